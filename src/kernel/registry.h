@@ -1,0 +1,76 @@
+/* kernel/registry.h: what kernels.def says, as data: ids, bindings, keys, grids, costs, reference functions. */
+#ifndef KEPT_KERNEL_REGISTRY_H
+#define KEPT_KERNEL_REGISTRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernel/blocks.h"
+#include "kernel/params.h"
+
+#define KEPT_MAX_BINDS 8
+#define KEPT_MAX_KEYS 8
+#define KEPT_MAX_PARAM_BYTES 128
+
+enum kept_kernel_id {
+#define KEPT_KERNEL(ID, ...) KEPT_KERNEL_##ID,
+#include "kernel/kernels.def"
+#undef KEPT_KERNEL
+    KEPT_KERNEL_COUNT
+};
+
+enum kept_access { KEPT_ACCESS_R = 1, KEPT_ACCESS_W = 2, KEPT_ACCESS_M = 3 };
+
+enum kept_tolerance { /* how an output may differ from the reference; tune/check.c derives the bounds */
+    KEPT_TOL_EXACT,   /* bit for bit (embed: one multiplication) */
+    KEPT_TOL_DOT,     /* a dot product of k terms, f32 accumulation in any order */
+    KEPT_TOL_SUM,     /* a norm */
+    KEPT_TOL_HALF,    /* f32 work stored as f16 */
+    KEPT_TOL_SOFTMAX, /* attention */
+    KEPT_TOL_ACT      /* a transcendental of one value */
+};
+
+/* Host pointers and sizes of a call's bindings, for reference functions and the cpu backend. */
+struct kept_host_call {
+    enum kept_format format;
+    const uint32_t *keys;
+    const void *params; /* the row's struct */
+    uint8_t *bind[KEPT_MAX_BINDS];
+    uint64_t bind_bytes[KEPT_MAX_BINDS];
+};
+typedef void (*kept_reference_fn)(const struct kept_host_call *call);
+
+struct kept_kernel_row {
+    enum kept_kernel_id id;
+    const char *stem;
+    const char *purpose;
+    bool has_formats;
+    uint32_t param_bytes;
+    uint32_t n_binds;
+    enum kept_access access[KEPT_MAX_BINDS];
+    const char *bind_names[KEPT_MAX_BINDS];
+    uint32_t n_keys;
+    const char *key_names[KEPT_MAX_KEYS];
+    uint32_t key_defaults[KEPT_MAX_KEYS];
+    enum kept_tolerance tolerance;
+    kept_reference_fn reference;
+};
+
+const struct kept_kernel_row *kept_kernel_row(enum kept_kernel_id id);
+
+/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in a dimension. */
+void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
+                      uint32_t grid[3]);
+
+/* What a call with `rows` live rows at `live_slots` slots costs at least: bytes that must move once, and operations. */
+struct kept_cost {
+    uint64_t bytes;
+    uint64_t ops;
+};
+struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format format,
+                                  const void *params, uint32_t rows, uint32_t live_slots);
+
+/* Rows of step[] that are live in this call: see params.h. params begins with rows_at, row_first, row_cap. */
+uint32_t kept_live_rows(const void *params, const uint32_t *step);
+
+#endif
