@@ -1,8 +1,11 @@
 /* base/alloc.c: the library's only calls of malloc and free.
  *
- * Every allocation passes through account(): it counts the call and, when a test asked for it, makes the n-th one fail.
- * The counters are relaxed atomics: they order nothing, and an allocation is far more expensive than they are.
- * Aligned blocks carry the pointer that malloc gave in the word before them, so no system call for alignment is needed.
+ * Every allocation passes through account(): it counts the call and, when a test asked for it,
+ * makes the n-th one fail.
+ * The counters are relaxed atomics: they order nothing, and an allocation is far more expensive
+ * than they are.
+ * Aligned blocks carry the pointer that malloc gave in the word before them, so no system call for
+ * alignment is needed.
  */
 #include "base/alloc.h"
 

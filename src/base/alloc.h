@@ -1,4 +1,5 @@
-/* base/alloc.h: the only allocator of the library: counts, and can be made to fail at the n-th call (tests).
+/* base/alloc.h: the only allocator of the library: counts, and can be made to fail at the n-th call
+ * (tests).
  * The counters are the one piece of process-wide mutable state; they are atomics. */
 #ifndef KEPT_BASE_ALLOC_H
 #define KEPT_BASE_ALLOC_H
@@ -6,7 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* All return NULL when memory ran out or n * size overflows; size 0 gives a valid unique pointer. */
+/* All return NULL when memory ran out or n * size overflows; size 0 gives a valid unique pointer.
+ * */
 void *kept_alloc(size_t n_bytes);
 void *kept_calloc(size_t n, size_t size_bytes);
 void *kept_realloc(void *old, size_t n_bytes);   /* old stays valid on failure */

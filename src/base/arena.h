@@ -1,4 +1,5 @@
-/* base/arena.h: a bump allocator for host trees that are freed in one call (model description, plan). */
+/* base/arena.h: a bump allocator for host trees that are freed in one call (model description,
+ * plan). */
 #ifndef KEPT_BASE_ARENA_H
 #define KEPT_BASE_ARENA_H
 
@@ -11,7 +12,8 @@ struct kept_arena {
     struct kept_arena_block *head;
 };
 
-/* Zero-initialised is empty and valid. All return NULL when memory ran out; memory is zeroed and aligned to 16. */
+/* Zero-initialised is empty and valid. All return NULL when memory ran out; memory is zeroed and
+ * aligned to 16. */
 void *kept_arena_alloc(struct kept_arena *arena, size_t n_bytes);
 void *kept_arena_array(struct kept_arena *arena, size_t n, size_t size_bytes);
 char *kept_arena_strdup(struct kept_arena *arena, const char *text);

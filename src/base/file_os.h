@@ -1,6 +1,8 @@
-/* base/file_os.h: the system calls under file.c; file_posix.c and file_win32.c implement them. Private to base.
+/* base/file_os.h: the system calls under file.c; file_posix.c and file_win32.c implement them.
+ * Private to base.
  *
- * Functions that fail return a sentence of the system's (never NULL), those that succeed return NULL.
+ * Functions that fail return a sentence of the system's (never NULL), those that succeed return
+ * NULL.
  */
 #ifndef KEPT_BASE_FILE_OS_H
 #define KEPT_BASE_FILE_OS_H

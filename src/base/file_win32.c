@@ -46,7 +46,8 @@ static HANDLE open_file(const char *path, DWORD access, DWORD disposition, DWORD
         return INVALID_HANDLE_VALUE;
     }
     DWORD share = FILE_SHARE_READ | (access == GENERIC_READ ? FILE_SHARE_DELETE : 0);
-    HANDLE handle = CreateFileW(name, access, share, NULL, disposition, FILE_ATTRIBUTE_NORMAL, NULL);
+    HANDLE handle =
+        CreateFileW(name, access, share, NULL, disposition, FILE_ATTRIBUTE_NORMAL, NULL);
     *code = handle == INVALID_HANDLE_VALUE ? GetLastError() : 0;
     kept_free(name);
     return handle;

@@ -1,4 +1,5 @@
-/* base/half.h: f16 and bf16 as 16-bit words; conversions round to nearest even, keep infinities and NaN. */
+/* base/half.h: f16 and bf16 as 16-bit words; conversions round to nearest even, keep infinities and
+ * NaN. */
 #ifndef KEPT_BASE_HALF_H
 #define KEPT_BASE_HALF_H
 

@@ -1,4 +1,5 @@
-/* base/hash.c: XXH3, 64 bits. The state is ours to allocate so that it is counted like everything else. */
+/* base/hash.c: XXH3, 64 bits. The state is ours to allocate so that it is counted like everything
+ * else. */
 #include "base/hash.h"
 
 #define XXH_STATIC_LINKING_ONLY /* for the size of XXH3_state_t */

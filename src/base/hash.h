@@ -1,4 +1,5 @@
-/* base/hash.h: XXH3 for identity (models, caches); not for secrets. Streaming state is opaque and heap-allocated. */
+/* base/hash.h: XXH3 for identity (models, caches); not for secrets. Streaming state is opaque and
+ * heap-allocated. */
 #ifndef KEPT_BASE_HASH_H
 #define KEPT_BASE_HASH_H
 

@@ -1,6 +1,7 @@
 /* base/status.c: status names, filling errors, writing to the log.
  *
- * Messages carry names out of files and texts out of drivers. Control bytes in them become '?' so that a hostile name
+ * Messages carry names out of files and texts out of drivers. Control bytes in them become '?' so
+ * that a hostile name
  * cannot steer a terminal, and a message that is cut is cut between characters.
  */
 #include "base/status.h"
@@ -42,7 +43,8 @@ const char *kept_status_text(kept_status status)
     return "an unknown status code";
 }
 
-/* Replaces control bytes, and when the text filled its buffer drops a UTF-8 sequence cut at its end. */
+/* Replaces control bytes, and when the text filled its buffer drops a UTF-8 sequence cut at its
+ * end. */
 static void clean(char *text, size_t n_bytes, size_t cap_bytes)
 {
     if (n_bytes + 1 == cap_bytes) {

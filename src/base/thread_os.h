@@ -1,4 +1,5 @@
-/* base/thread_os.h: the few system primitives under thread.c. Private to base; include before anything else. */
+/* base/thread_os.h: the few system primitives under thread.c. Private to base; include before
+ * anything else. */
 #ifndef KEPT_BASE_THREAD_OS_H
 #define KEPT_BASE_THREAD_OS_H
 

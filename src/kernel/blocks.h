@@ -1,7 +1,8 @@
 /* kernel/blocks.h: weight formats: their blocks in files, and the re-laid form in device memory.
  *
  * Device layout (the same bytes for every kernel and backend):
- *   tensor = array of records; record = 16 rows (a tile) over all of K, planes Q | H | S | D, padded to 64 bytes.
+ *   tensor = array of records; record = 16 rows (a tile) over all of K, planes Q | H | S | D,
+ *   padded to 64 bytes.
  *   A plane is an array of groups; a group is 16 rows x W words (W = 1 or 4), in one of two orders:
  *     KEPT_ORDER_LANE   [group][row 16][W words]   one uvec4 per lane (GPUs)
  *     KEPT_ORDER_VECTOR [group][W words][row 16]   one 16-wide vector per word (CPU-type devices)
@@ -9,28 +10,48 @@
  *   Missing rows of the last tile are zero; K is a multiple of the format's block.
  *
  * Planes, with n = K / 32 blocks (K-quants: n = K / 256 super-blocks) of one row:
- *   F32   Q: K/4 groups of 4 words (4 elements each).            F16, BF16  Q: K/8 groups of 4 words (2 elements a word,
+ *   F32   Q: K/4 groups of 4 words (4 elements each).            F16, BF16  Q: K/8 groups of 4
+ *   words (2 elements a word,
  *         low half first); F16/BF16 with K/8: word w of group g holds elements 8g+2w, 8g+2w+1.
- *   Q8_0  Q: 2n groups of 4 words: word w of group 2b+h holds elements 32b+16h+4w…+3 as i8, low byte first.
- *         S: ceil(n/2) groups of 1 word: f16 d of block 2g in the low half, of block 2g+1 in the high half (0 if none).
- *   Q4_0  Q: n groups of 4 words: byte i of word w: low nibble element 32g+4w+i, high nibble element 32g+16+4w+i.
+ *   Q8_0  Q: 2n groups of 4 words: word w of group 2b+h holds elements 32b+16h+4w…+3 as i8, low
+ *   byte first.
+ *         S: ceil(n/2) groups of 1 word: f16 d of block 2g in the low half, of block 2g+1 in the
+ *         high half (0 if none).
+ *   Q4_0  Q: n groups of 4 words: byte i of word w: low nibble element 32g+4w+i, high nibble
+ *   element 32g+16+4w+i.
  *         value = (q - 8) * d.  S: as Q8_0.
  *   Q4_1  Q: as Q4_0. S: n groups of 1 word: d low half, m high half. value = q * d + m.
- *   Q5_0  Q, S: as Q4_0. H: n groups of 1 word: bit 8i+w is bit 4 of element 4w+i, bit 8i+4+w that of element
- *         16+4w+i; so ((h >> w) & 0x01010101) << 4 gives the low elements' high bits and ((h >> (4+w)) & …) the others'. value = (q - 16) * d.
+ *   Q5_0  Q, S: as Q4_0. H: n groups of 1 word: bit 8i+w is bit 4 of element 4w+i, bit 8i+4+w that
+ *   of element
+ *         16+4w+i; so ((h >> w) & 0x01010101) << 4 gives the low elements' high bits and ((h >>
+ *         (4+w)) & …) the others'. value = (q - 16) * d.
  *   Q5_1  Q, H: as Q5_0. S: as Q4_1. value = q * d + m.
- *   Q4_K  Q: 8n groups of 4 words: group 8b+p, word w, byte i: low nibble is element 16*(p%2)+4w+i of sub-block
- *         2*(p/2), high nibble the same element of sub-block 2*(p/2)+1 (sub-blocks of 32 in block b).
- *         S: n groups of 4 words: [d | dmin<<16 (f16)], [low nibbles of s0…s7, s_k at bit 4k], [low nibbles of m0…m7],
- *         [high 2 bits: s_k at bit 2k, m_k at bit 16+2k]. value = q * (d*s_k) - dmin*m_k, with 6-bit s_k, m_k.
- *   Q5_K  Q, S: as Q4_K. H: 2n groups of 4 words: the file's qh words 0…7: word index j = 4*(p%2)+w, byte i: bit k is bit 4
+ *   Q4_K  Q: 8n groups of 4 words: group 8b+p, word w, byte i: low nibble is element 16*(p%2)+4w+i
+ *   of sub-block
+ *         2*(p/2), high nibble the same element of sub-block 2*(p/2)+1 (sub-blocks of 32 in block
+ *         b).
+ *         S: n groups of 4 words: [d | dmin<<16 (f16)], [low nibbles of s0…s7, s_k at bit 4k], [low
+ *         nibbles of m0…m7],
+ *         [high 2 bits: s_k at bit 2k, m_k at bit 16+2k]. value = q * (d*s_k) - dmin*m_k, with
+ *         6-bit s_k, m_k.
+ *   Q5_K  Q, S: as Q4_K. H: 2n groups of 4 words: the file's qh words 0…7: word index j =
+ *   4*(p%2)+w, byte i: bit k is bit 4
  *         of element 4j+i of sub-block k.
- *   Q6_K  Q (the low 4 bits): 8n groups of 4 words: the file's ql words 0…31, word 4p+w of the block: ql byte layout
- *         as in the file: byte B = 64*(half) + l (l < 64), half = 0, 1: low nibble is element 128*half + l for l < 32 …
- *         (see ref decode in blocks.c). H: 4n groups of 4 words: the file's qh words 0…15. S: n groups of 4 words: the sixteen i8
- *         scales. D: ceil(n/2) groups of 1 word: f16 d of super-block 2g low half, 2g+1 high half. value = d * sc * (q - 32).
+ *   Q6_K  Q (the low 4 bits): 8n groups of 4 words: group 8b+p, word w, byte i: low nibble is
+ *   element
+ *         128*(p/4) + 32*(p/2%2) + 16*(p%2)+4w+i of block b, high nibble the element 64 after it.
+ *         H (the high 2 bits): 4n groups of 4 words: group 4b+p, word w, byte i: bits 2t, 2t+1 (t =
+ *         0…3) belong to
+ *         element 128*(p/2) + 32t + 16*(p%2)+4w+i.
+ *         S: n groups of 4 words: sixteen i8 scales, sc of elements 16j…16j+15 is byte j%4 of word
+ *         j/4.
+ *         D: ceil(n/2) groups of 1 word: f16 d of block 2g low half, 2g+1 high half. value = d * sc
+ *         * (q - 32).
+ *   In Q4_K, Q5_K and Q6_K the words of Q and H are the file's own (ql, qs, qh) in the file's
+ *   order.
  *
- * Sources: ggml's block definitions (MIT); values are bit-equal to the gguf Python package's dequantisation.
+ * Sources: ggml's block definitions (MIT); values are bit-equal to the gguf Python package's
+ * dequantisation.
  */
 #ifndef KEPT_KERNEL_BLOCKS_H
 #define KEPT_KERNEL_BLOCKS_H
@@ -41,7 +62,8 @@
 
 #include "kept/common.h"
 
-/* X(NAME, "name", ggml_type, elements per block, file bytes per block); the numbers of the enum are shared with the
+/* X(NAME, "name", ggml_type, elements per block, file bytes per block); the numbers of the enum are
+ * shared with the
  * kernels (params.h has the same as KEPT_FMT_… macros; a static assertion compares). */
 #define KEPT_FORMAT_LIST(X)       \
     X(F32, "F32", 0, 1, 4)        \
@@ -70,7 +92,8 @@ enum kept_order { KEPT_ORDER_LANE, KEPT_ORDER_VECTOR };
 
 /* Offsets in words inside one record, and sizes; all zero planes have n_groups 0. */
 struct kept_plane {
-    uint32_t offset_words, n_groups, group_words; /* group_words = W: words per row and group, 1 or 4 */
+    uint32_t offset_words, n_groups;
+    uint32_t group_words; /* W: words per row and group, 1 or 4 */
 };
 struct kept_record {
     struct kept_plane q, h, s, d;
@@ -81,14 +104,15 @@ const char *kept_format_name(enum kept_format format);
 enum kept_format kept_format_from_ggml(uint32_t ggml_type); /* KEPT_FORMAT_COUNT when unknown */
 uint32_t kept_format_block_elems(enum kept_format format);
 uint32_t kept_format_block_bytes(enum kept_format format);
-/* K the kernels accept for this format: a multiple of 32, and of the block. */
+/* K the kernels accept for this format: a multiple of 32, and of the block, from 32 to 2^24. */
 bool kept_format_k_valid(enum kept_format format, uint64_t k);
 uint64_t kept_format_row_bytes(enum kept_format format, uint64_t k); /* in the file */
 /* The record of a tile for this K (k valid, k <= 2^24). */
 struct kept_record kept_record_of(enum kept_format format, uint32_t k);
 uint64_t kept_relaid_bytes(enum kept_format format, uint64_t n_rows, uint32_t k);
 
-/* Re-lays up to 16 file rows (rows[i] at i * row_bytes) into one record; rows past n_rows become zero. */
+/* Re-lays up to 16 file rows (rows[i] at i * row_bytes) into one record; rows past n_rows become
+ * zero. */
 void kept_relay_tile(enum kept_format format, enum kept_order order, const uint8_t *rows,
                      uint32_t n_rows, uint32_t k, uint32_t *record);
 
@@ -100,7 +124,8 @@ float kept_record_value(enum kept_format format, enum kept_order order, const ui
 /* A whole row of a record to f32 (faster; same values). */
 void kept_record_row(enum kept_format format, enum kept_order order, const uint32_t *record,
                      uint32_t k, uint32_t row, float *out);
-/* f32 rows to file blocks, for tests and for making small models: every format, simple round-to-nearest. */
+/* f32 rows to file blocks, for tests and for making small models: every format, simple
+ * round-to-nearest. */
 void kept_quant_row(enum kept_format format, const float *values, uint32_t k, uint8_t *row);
 
 #endif
