@@ -1,0 +1,14 @@
+/* kept/kept.h: the whole stable interface. */
+#ifndef KEPT_KEPT_H
+#define KEPT_KEPT_H
+
+#include "common.h"
+#include "device.h"
+#include "log.h"
+#include "model.h"
+#include "plan.h"
+#include "sampler.h"
+#include "session.h"
+#include "tokenizer.h"
+
+#endif
