@@ -53,6 +53,7 @@ struct kept_caps {
     bool timestamps;
     enum kept_order order;         /* preferred word order of records */
     uint32_t vector_width;         /* 16: one work-item takes a tile as a vector (CPU-type OpenCL); else 1 */
+    uint64_t staging_bytes;        /* host memory the backend took at open for write and read; 0 when host_visible */
 };
 
 struct kept_memory_info {
@@ -70,7 +71,9 @@ struct kept_device_params {
     const char *cache_dir;   /* for pipelines and programs; NULL: no disk cache */
     uint32_t n_threads;      /* cpu backend; 0: all */
     bool validate;           /* Vulkan validation layers, synchronization validation included */
+    bool profile;            /* timestamps around every call (caps.timestamps); costs some time */
     uint32_t mask_subgroup_ops; /* tests: 1 hides the capability, so that weaker devices are simulated */
+    uint32_t mask_host_visible; /* tests: 1 hides mappable device memory (a card behind a bus) */
 };
 
 struct kept_backend_ops;
@@ -86,6 +89,7 @@ struct kept_device {
     uint64_t n_allocations, n_kernels, n_submits;
     uint64_t fail_allocation_at, fail_submit_at; /* fault tests: the n-th from now fails; 0 never */
     bool sealed, lost;
+    uint64_t n_validation_errors; /* backend: errors the validation layers reported since open */
 };
 struct kept_buf {
     struct kept_device *device;
