@@ -19,7 +19,7 @@ enum kept_kernel_id {
     KEPT_KERNEL_COUNT
 };
 
-enum kept_access { KEPT_ACCESS_R = 1, KEPT_ACCESS_W = 2, KEPT_ACCESS_M = 3 };
+enum kept_access { KEPT_ACCESS_NONE, KEPT_ACCESS_R = 1, KEPT_ACCESS_W = 2, KEPT_ACCESS_M = 3 };
 
 enum kept_tolerance { /* how an output may differ from the reference; tune/check.c derives the bounds */
     KEPT_TOL_EXACT,   /* bit for bit (embed: one multiplication) */
@@ -28,6 +28,20 @@ enum kept_tolerance { /* how an output may differ from the reference; tune/check
     KEPT_TOL_HALF,    /* f32 work stored as f16 */
     KEPT_TOL_SOFTMAX, /* attention */
     KEPT_TOL_ACT      /* a transcendental of one value */
+};
+
+/* Places of the keys in kernels.def; tests/unit/test_registry.c compares them with the names. */
+enum {
+    KEPT_KEY_ORDER = 1, /* of embed, the matrix kernels, slot_write and attention */
+    KEPT_KEY_NORM_MODE = 1,
+    KEPT_KEY_GLU_ACT = 1,
+    KEPT_KEY_MATVEC_EPI = 4,
+    KEPT_KEY_MATMAT_EPI = 4,
+    KEPT_KEY_SLOT_QKNORM = 2,
+    KEPT_KEY_SLOT_BIAS = 3,
+    KEPT_KEY_ATTN_D = 2,
+    KEPT_KEY_ATTN_G = 3,
+    KEPT_KEY_ATTN_GENERAL = 4
 };
 
 /* Host pointers and sizes of a call's bindings, for reference functions and the cpu backend. */
@@ -58,11 +72,24 @@ struct kept_kernel_row {
 
 const struct kept_kernel_row *kept_kernel_row(enum kept_kernel_id id);
 
-/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in a dimension. */
+/* Index of a key by name; KEPT_MAX_KEYS when the row has none of that name. */
+uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
+
+/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in a dimension.
+ *   embed, norm, argmax  (row_cap, 1, 1)
+ *   matvec               (ceil(tiles / TR), ceil(row_cap / NC), 1)      tiles = ceil(n_rows / 16), of the gate for GLU
+ *   matmat               (ceil(n_rows / BM), ceil(row_cap / BN), 1)     n_rows of the gate for GLU: a group computes
+ *                                                                       gate and up
+ *   slot_write           (row_cap, n_head + n_kv, 1)                    heads of q, then of k (with v of the same head)
+ *   attn_decode          (n_splits, n_kv * ceil(group / G), row_cap)    group = n_head / n_kv; y = kv * ceil(…) + pass
+ *   attn_prefill         (ceil(row_cap / BQ), n_kv * ceil(group / G), 1)
+ *   attn_merge           (row_cap, n_head, 1)
+ *   glu                  (ceil(n / 256), row_cap, 1) */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);
 
-/* What a call with `rows` live rows at `live_slots` slots costs at least: bytes that must move once, and operations. */
+/* What a call with `rows` live rows at `live_slots` slots costs at least: bytes that must move once, and operations.
+ * A matrix kernel is taken for a GLU when up_tiles is not 0. */
 struct kept_cost {
     uint64_t bytes;
     uint64_t ops;
