@@ -1,8 +1,7 @@
 /* base/status.c: status names, filling errors, writing to the log.
  *
- * Messages carry names out of files and texts out of drivers. Control bytes in them become '?' so
- * that a hostile name
- * cannot steer a terminal, and a message that is cut is cut between characters.
+ * Messages carry names out of files and texts out of drivers. Control bytes and invalid
+ * UTF-8 in them become '?': a hostile name can neither steer a terminal nor spoil JSON.
  */
 #include "base/status.h"
 
@@ -43,24 +42,34 @@ const char *kept_status_text(kept_status status)
     return "an unknown status code";
 }
 
-/* Replaces control bytes, and when the text filled its buffer drops a UTF-8 sequence cut at its
- * end. */
-static void clean(char *text, size_t n_bytes, size_t cap_bytes)
+/* Bytes in the well-formed UTF-8 sequence at text, 0 when it is none. The terminating NUL ends any. */
+static size_t sequence_bytes(const unsigned char *text)
 {
-    if (n_bytes + 1 == cap_bytes) {
-        size_t lead = n_bytes;
-        while (lead > 0 && n_bytes - lead < 3 && ((unsigned char)text[lead - 1] & 0xC0) == 0x80)
-            lead--;
-        if (lead > 0) {
-            unsigned char c = (unsigned char)text[lead - 1];
-            size_t want = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
-            if (n_bytes - (lead - 1) < want)
-                text[lead - 1] = '\0';
+    unsigned char c = text[0], next = text[1];
+    size_t n = c < 0x80 ? 1 : c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : 4;
+    if ((c >= 0x80 && c < 0xC2) || c > 0xF4)
+        return 0;
+    if ((c == 0xE0 && next < 0xA0) || (c == 0xED && next > 0x9F) || (c == 0xF0 && next < 0x90) ||
+        (c == 0xF4 && next > 0x8F))
+        return 0; /* longer than needed, a surrogate, past the last code point */
+    for (size_t i = 1; i < n; i++)
+        if ((text[i] & 0xC0) != 0x80)
+            return 0;
+    return n;
+}
+
+/* Replaces control bytes and what is not UTF-8, a sequence cut at the end included. */
+static void clean(char *text)
+{
+    unsigned char *at = (unsigned char *)text;
+    while (*at != 0) {
+        size_t n = sequence_bytes(at);
+        if (n == 0 || *at < 0x20 || *at == 0x7F) {
+            *at = '?';
+            n = 1;
         }
+        at += n;
     }
-    for (char *c = text; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7F)
-            *c = '?';
 }
 
 kept_status kept_fail(struct kept_error *err, kept_status status, const char *fmt, ...)
@@ -71,9 +80,9 @@ kept_status kept_fail(struct kept_error *err, kept_status status, const char *fm
     char text[sizeof err->message];
     va_list args;
     va_start(args, fmt);
-    size_t n = kept_vsnprintf(text, sizeof text, fmt, args);
+    kept_vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    clean(text, n, sizeof text);
+    clean(text);
     err->status = status;
     memcpy(err->message, text, sizeof text);
     return status;
@@ -88,8 +97,8 @@ kept_status kept_fail_in(struct kept_error *err, kept_status status, const char 
     va_start(args, fmt);
     size_t n = kept_vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    n += kept_snprintf(text + n, sizeof text - n, ": %s", err->message);
-    clean(text, n, sizeof text);
+    kept_snprintf(text + n, sizeof text - n, ": %s", err->message);
+    clean(text);
     err->status = status;
     memcpy(err->message, text, sizeof text);
     return status;
@@ -104,8 +113,8 @@ void kept_logf(const struct kept_log *log, enum kept_log_level level, const char
     char text[1024];
     va_list args;
     va_start(args, fmt);
-    size_t n = kept_vsnprintf(text, sizeof text, fmt, args);
+    kept_vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    clean(text, n, sizeof text);
+    clean(text);
     log->write(log->user, level, text);
 }

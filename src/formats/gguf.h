@@ -1,7 +1,10 @@
-/* formats/gguf.h: bounded reader of GGUF v2/v3 headers: metadata and the tensor directory, never tensor data.
+/* formats/gguf.h: bounded reader of GGUF v2/v3 headers: metadata and the tensor directory, never
+ * tensor data.
  *
- * The header is read once into memory owned by the kept_gguf; everything it hands out points into that memory and
- * lives as long. Tensor data is read by the loader through kept_file_read_at at tensor offsets, never mapped.
+ * The header is read once into memory owned by the kept_gguf; everything it hands out points into
+ * that memory and
+ * lives as long. Tensor data is read by the loader through kept_file_read_at at tensor offsets,
+ * never mapped.
  * Every count, length and offset is checked against the file's size before it is used.
  * Source: the GGUF specification (ggml repository, docs/gguf.md).
  */
@@ -12,8 +15,8 @@
 #include "kernel/blocks.h"
 
 enum kept_gguf_type {
-    KEPT_GGUF_U8, KEPT_GGUF_I8, KEPT_GGUF_U16, KEPT_GGUF_I16, KEPT_GGUF_U32, KEPT_GGUF_I32, KEPT_GGUF_F32,
-    KEPT_GGUF_BOOL, KEPT_GGUF_STRING, KEPT_GGUF_ARRAY, KEPT_GGUF_U64, KEPT_GGUF_I64, KEPT_GGUF_F64,
+    KEPT_GGUF_U8, KEPT_GGUF_I8, KEPT_GGUF_U16, KEPT_GGUF_I16, KEPT_GGUF_U32, KEPT_GGUF_I32,
+    KEPT_GGUF_F32, KEPT_GGUF_BOOL, KEPT_GGUF_STRING, KEPT_GGUF_ARRAY, KEPT_GGUF_U64, KEPT_GGUF_I64, KEPT_GGUF_F64,
     KEPT_GGUF_TYPE_COUNT
 };
 
@@ -56,10 +59,13 @@ struct kept_gguf_tensor {
 
 struct kept_gguf;
 
-/* Reads and checks the whole header. KEPT_E_IO, KEPT_E_FORMAT (with offset and reason), KEPT_E_HOST_MEMORY. Unknown tensor types are
- * accepted here (inspect shows them); known ones must lie inside the file, aligned, without overlap past its end. */
+/* Reads and checks the whole header. KEPT_E_IO, KEPT_E_FORMAT (with offset and reason),
+ * KEPT_E_HOST_MEMORY. Unknown tensor types are
+ * accepted here (inspect shows them); known ones must lie inside the file, aligned, without overlap
+ * past its end. */
 kept_status kept_gguf_open(const char *path, struct kept_gguf **out, struct kept_error *err);
-/* The same from memory (fuzzing and tests): bytes are copied; file_bytes is the size the file claims to have. */
+/* The same from memory (fuzzing and tests): bytes are copied; file_bytes is the size the file
+ * claims to have. */
 kept_status kept_gguf_parse(const void *bytes, size_t n_bytes, uint64_t file_bytes,
                             struct kept_gguf **out, struct kept_error *err);
 void kept_gguf_close(struct kept_gguf **gguf);
@@ -67,7 +73,8 @@ void kept_gguf_close(struct kept_gguf **gguf);
 struct kept_file *kept_gguf_file(const struct kept_gguf *gguf); /* NULL after kept_gguf_parse */
 uint32_t kept_gguf_version(const struct kept_gguf *gguf);
 uint64_t kept_gguf_header_bytes(const struct kept_gguf *gguf);
-uint64_t kept_gguf_header_hash(const struct kept_gguf *gguf); /* XXH3 of the header's bytes and the file's size */
+/* XXH3 of the header's bytes and the file's size. */
+uint64_t kept_gguf_header_hash(const struct kept_gguf *gguf);
 uint64_t kept_gguf_n_values(const struct kept_gguf *gguf);
 const struct kept_gguf_value *kept_gguf_value_at(const struct kept_gguf *gguf, uint64_t i);
 uint64_t kept_gguf_n_tensors(const struct kept_gguf *gguf);
@@ -75,9 +82,11 @@ const struct kept_gguf_tensor *kept_gguf_tensor_at(const struct kept_gguf *gguf,
 
 /* Look-ups by name (hashed). NULL when absent. */
 const struct kept_gguf_value *kept_gguf_find(const struct kept_gguf *gguf, const char *key);
-const struct kept_gguf_tensor *kept_gguf_find_tensor(const struct kept_gguf *gguf, const char *name);
+const struct kept_gguf_tensor *kept_gguf_find_tensor(const struct kept_gguf *gguf,
+                                                     const char *name);
 
-/* Typed look-ups: false when absent or of another kind (any integer type fits u64 when not negative; f32, f64 and
+/* Typed look-ups: false when absent or of another kind (any integer type fits u64 when not
+ * negative; f32, f64 and
  * integers fit f64). *out is untouched then. */
 bool kept_gguf_u64(const struct kept_gguf *gguf, const char *key, uint64_t *out);
 bool kept_gguf_f64(const struct kept_gguf *gguf, const char *key, double *out);
