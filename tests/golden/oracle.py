@@ -5,7 +5,7 @@ from the program is the program's rounding. Whole sequences at once, no cache: s
 program. Needs `pip install numpy gguf regex`.
 
     m = oracle.Model(path);  logits = m.logits(ids)            # float64 [n][vocab]
-    oracle.log_softmax(logits)                                 # float64 [n][vocab]
+    h = m.hidden(ids);  logits = m.head(h[a:b])                # the same for some rows: all of them may be large
 """
 import gguf
 import numpy as np
@@ -98,8 +98,8 @@ class Model:
             out[:, h] = np.exp(log_softmax(score)) @ v[:, g]
         return self.mul(out.reshape(n, -1), p + "attn_output.weight")
 
-    def logits(self, ids):
-        """Logits after each token of one sequence that starts at position 0: float64 [n][vocab]."""
+    def hidden(self, ids):
+        """The residual stream after the last layer, of one sequence that starts at position 0: [n][n_embd]."""
         gemma = self.arch == "gemma3"
         act = gelu_tanh if gemma else silu
         h = self.weight("token_embd.weight")[np.asarray(ids)].astype(np.float64)
@@ -113,5 +113,11 @@ class Model:
             f = act(self.mul(x, p + "ffn_gate.weight")) * self.mul(x, p + "ffn_up.weight")
             f = self.mul(f, p + "ffn_down.weight")
             h = h + (self.norm(f, p + "post_ffw_norm.weight") if gemma else f)
+        return h
+
+    def head(self, h):
         x = self.norm(h, "output_norm.weight")
         return self.mul(x, "output.weight" if "output.weight" in self.tensors else "token_embd.weight")
+
+    def logits(self, ids):
+        return self.head(self.hidden(ids))
