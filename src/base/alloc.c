@@ -40,6 +40,8 @@ void *kept_calloc(size_t n, size_t size_bytes)
 {
     if (n == 0 || size_bytes == 0)
         n = size_bytes = 1;
+    if (n > SIZE_MAX / size_bytes)
+        return NULL;
     return account() ? count_live(calloc(n, size_bytes)) : NULL;
 }
 

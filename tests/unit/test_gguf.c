@@ -1,7 +1,8 @@
 /* tests/unit/test_gguf.c: the GGUF reader over headers made here, good and hostile.
  *
- * A small builder writes headers field by field, so that each test damages exactly one of them. Inputs are handed over
- * in blocks of their exact size: under the address sanitizer a read of one byte too many is a failure.
+ * A small builder writes headers field by field, so that each test damages exactly one of them.
+ * Inputs are handed over in blocks of their exact size: under the address sanitizer a read of
+ * one byte too many is a failure.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,7 +68,8 @@ static void pad(struct kept_strbuf *b, size_t alignment)
         kept_strbuf_add(b, "", 1);
 }
 
-/* One value of every kind and two tensors of 32 x 2: Q8_0 (68 bytes) at 0 and F32 (256 bytes) at 96. */
+/* One value of every kind and two tensors of 32 x 2: Q8_0 (68 bytes) at 0 and F32 (256 bytes)
+ * at 96. */
 static void put_sample(struct kept_strbuf *b)
 {
     static const int16_t shorts[] = {-1, 300, -32768};
