@@ -48,6 +48,7 @@ struct kept_caps {
     uint32_t subgroup_min, subgroup_max;
     uint32_t compute_units;
     bool host_visible;             /* device memory can be mapped: no staging */
+    bool host_buffers_mapped;      /* KEPT_BUF_HOST buffers have a host address */
     bool subgroup_ops;             /* arithmetic and shuffles in compute */
     bool int_dot;                  /* accelerated signed 4x8 */
     bool timestamps;
@@ -105,8 +106,9 @@ struct kept_kernel {
 };
 struct kept_recording {
     struct kept_device *device;
-    struct kept_hazards *hazards; /* wrappers */
-    uint32_t n_calls, n_barriers;
+    /* owned by the wrappers */
+    struct kept_hazards *hazards;
+    uint32_t max_calls, n_calls, n_barriers; /* copies count as calls */
     bool ended;
 };
 
@@ -165,7 +167,8 @@ struct kept_backend_ops {
                           uint32_t n, struct kept_error *err);
     /* Waits until everything submitted is done and its results are visible to the host, or for timeout_ns (KEPT_E_TIMEOUT, not logged). */
     kept_status (*wait)(struct kept_device *device, uint64_t timeout_ns, struct kept_error *err);
-    /* Optional (NULL: caps.timestamps is false): device time of the last submission's calls, ns each, in order. */
+    /* Optional (NULL: caps.timestamps is false): device time of the last submission's calls and copies, ns each, in
+     * order; after wait. */
     kept_status (*timestamps)(struct kept_device *device, uint64_t *ns, uint32_t cap, uint32_t *n,
                               struct kept_error *err);
 };
@@ -217,5 +220,8 @@ void kept_recording_destroy(struct kept_recording **recording);
 kept_status kept_submit(struct kept_device *device, struct kept_recording *const *recordings,
                         uint32_t n, struct kept_error *err);
 kept_status kept_wait(struct kept_device *device, uint64_t timeout_ns, struct kept_error *err);
+/* KEPT_E_UNSUPPORTED without caps.timestamps. */
+kept_status kept_timestamps(struct kept_device *device, uint64_t *ns, uint32_t cap, uint32_t *n,
+                            struct kept_error *err);
 
 #endif

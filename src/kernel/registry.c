@@ -1,9 +1,9 @@
-/* kernel/registry.c: the rows of kernels.def as one const table, and what follows from a row and its parameters: the
- * grid, the smallest bindings, the cost.
+/* kernel/registry.c: the rows of kernels.def as one const table, and what follows from a row and
+ * its parameters: the grid, the smallest bindings, the cost.
  *
- * A row's KEPT_BINDS and KEPT_KEYS lists are padded to eight entries and split into the two arrays of struct
- * kept_kernel_row; padding has the name "" and is not counted. Everything else here is a switch over ten kernels, so
- * that a grid or a size stands in exactly one place for every backend.
+ * A row's KEPT_BINDS and KEPT_KEYS lists are padded to eight entries and split into the two arrays
+ * of struct kept_kernel_row; padding has the name "" and is not counted. Everything else here is a
+ * switch over ten kernels, so that a grid or a size stands in exactly one place for every backend.
  */
 #include "kernel/registry.h"
 
@@ -13,16 +13,17 @@
 
 /* ---- params.h and blocks.h agree ---- */
 
-#define X(NAME, name, ggml, elems, bytes)                                                          \
-    static_assert(KEPT_FMT_##NAME == KEPT_FORMAT_##NAME, "params.h and blocks.h number formats alike");
+#define X(NAME, name, ggml, elems, bytes)                \
+    static_assert(KEPT_FMT_##NAME == KEPT_FORMAT_##NAME, \
+                  "params.h and blocks.h number formats alike");
 KEPT_FORMAT_LIST(X)
 #undef X
 static_assert(KEPT_LANE == KEPT_ORDER_LANE && KEPT_VECTOR == KEPT_ORDER_VECTOR,
               "params.h and blocks.h number orders alike");
 
-#define KEPT_KERNEL(ID, stem, formats, tag, ...)                                                   \
-    static_assert(sizeof(struct kept_##tag##_params) <= KEPT_MAX_PARAM_BYTES &&                    \
-                      sizeof(struct kept_##tag##_params) % 4 == 0,                                 \
+#define KEPT_KERNEL(ID, stem, formats, tag, ...)                                \
+    static_assert(sizeof(struct kept_##tag##_params) <= KEPT_MAX_PARAM_BYTES && \
+                      sizeof(struct kept_##tag##_params) % 4 == 0,              \
                   "parameters of " #stem " are words, at most 128 bytes");
 #include "kernel/kernels.def"
 #undef KEPT_KERNEL
@@ -34,38 +35,38 @@ struct row_params {
 
 /* ---- the table ---- */
 
-#define BINDS_8(a0, n0, a1, n1, a2, n2, a3, n3, a4, n4, a5, n5, a6, n6, a7, n7, ...)               \
-    .access = {KEPT_ACCESS_##a0, KEPT_ACCESS_##a1, KEPT_ACCESS_##a2, KEPT_ACCESS_##a3,             \
-               KEPT_ACCESS_##a4, KEPT_ACCESS_##a5, KEPT_ACCESS_##a6, KEPT_ACCESS_##a7},            \
-    .bind_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                                \
+#define BINDS_8(a0, n0, a1, n1, a2, n2, a3, n3, a4, n4, a5, n5, a6, n6, a7, n7, ...)    \
+    .access = {KEPT_ACCESS_##a0, KEPT_ACCESS_##a1, KEPT_ACCESS_##a2, KEPT_ACCESS_##a3,  \
+               KEPT_ACCESS_##a4, KEPT_ACCESS_##a5, KEPT_ACCESS_##a6, KEPT_ACCESS_##a7}, \
+    .bind_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                     \
     .n_binds = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)
-#define KEYS_8(n0, d0, n1, d1, n2, d2, n3, d3, n4, d4, n5, d5, n6, d6, n7, d7, ...)                \
-    .key_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                                 \
-    .key_defaults = {d0, d1, d2, d3, d4, d5, d6, d7},                                              \
+#define KEYS_8(n0, d0, n1, d1, n2, d2, n3, d3, n4, d4, n5, d5, n6, d6, n7, d7, ...) \
+    .key_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                  \
+    .key_defaults = {d0, d1, d2, d3, d4, d5, d6, d7},                               \
     .n_keys = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)
 #define COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)                                                    \
-    (sizeof(n0) > 1) + (sizeof(n1) > 1) + (sizeof(n2) > 1) + (sizeof(n3) > 1) +                    \
-        (sizeof(n4) > 1) + (sizeof(n5) > 1) + (sizeof(n6) > 1) + (sizeof(n7) > 1)
-#define KEPT_BINDS(...)                                                                            \
-    BINDS_8(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "",     \
+    (sizeof(n0) > 1) + (sizeof(n1) > 1) + (sizeof(n2) > 1) + (sizeof(n3) > 1) + (sizeof(n4) > 1) + \
+        (sizeof(n5) > 1) + (sizeof(n6) > 1) + (sizeof(n7) > 1)
+#define KEPT_BINDS(...)                                                                        \
+    BINDS_8(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", \
             NONE, "", NONE, "")
-#define KEPT_KEYS(...)                                                                             \
+#define KEPT_KEYS(...) \
     KEYS_8(__VA_ARGS__, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0)
 #define FORMATS_ALL true
 #define FORMATS_NONE false
 
 static const struct kept_kernel_row table[KEPT_KERNEL_COUNT] = {
-#define KEPT_KERNEL(ID, stem_, formats, tag, binds, keys, tolerance_, purpose_)                    \
-    [KEPT_KERNEL_##ID] = {                                                                         \
-        .id = KEPT_KERNEL_##ID,                                                                    \
-        .stem = #stem_,                                                                            \
-        .purpose = purpose_,                                                                       \
-        .has_formats = FORMATS_##formats,                                                          \
-        .param_bytes = sizeof(struct kept_##tag##_params),                                         \
-        binds,                                                                                     \
-        keys,                                                                                      \
-        .tolerance = KEPT_TOL_##tolerance_,                                                        \
-        .reference = ref_##stem_,                                                                  \
+#define KEPT_KERNEL(ID, stem_, formats, tag, binds, keys, tolerance_, purpose_) \
+    [KEPT_KERNEL_##ID] = {                                                      \
+        .id = KEPT_KERNEL_##ID,                                                 \
+        .stem = #stem_,                                                         \
+        .purpose = purpose_,                                                    \
+        .has_formats = FORMATS_##formats,                                       \
+        .param_bytes = sizeof(struct kept_##tag##_params),                      \
+        binds,                                                                  \
+        keys,                                                                   \
+        .tolerance = KEPT_TOL_##tolerance_,                                     \
+        .reference = ref_##stem_,                                               \
     },
 #include "kernel/kernels.def"
 #undef KEPT_KERNEL
@@ -117,7 +118,8 @@ static uint32_t key_value(enum kept_kernel_id id, const uint32_t *keys, const ch
     return keys[kept_kernel_key(id, name)];
 }
 
-static void attn_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params, uint32_t grid[3])
+static void attn_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
+                      uint32_t grid[3])
 {
     const struct kept_attn_params *p = params;
     uint32_t per_kv = p->n_kv == 0 ? 0 : p->n_head / p->n_kv;
@@ -199,8 +201,8 @@ static struct kept_cost matmul_cost(const struct kept_matmul_params *p, uint64_t
     uint64_t matrices = p->up_tiles != 0 ? 2 : 1;
     uint64_t record_bytes = (uint64_t)p->record_words * 4;
     return (struct kept_cost){
-        .bytes = tiles_of(p->n_rows) * record_bytes * matrices +
-                 rows * 4 * ((uint64_t)p->k + p->n_rows),
+        .bytes =
+            tiles_of(p->n_rows) * record_bytes * matrices + rows * 4 * ((uint64_t)p->k + p->n_rows),
         .ops = rows * 2 * p->k * p->n_rows * matrices,
     };
 }
@@ -212,7 +214,8 @@ struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format forma
     switch (id) {
     case KEPT_KERNEL_EMBED: {
         const struct kept_embed_params *p = params;
-        return (struct kept_cost){n * (kept_format_row_bytes(format, p->k) + 4ull * p->k), n * p->k};
+        return (struct kept_cost){n * (kept_format_row_bytes(format, p->k) + 4ull * p->k),
+                                  n * p->k};
     }
     case KEPT_KERNEL_NORM: {
         const struct kept_norm_params *p = params;

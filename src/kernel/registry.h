@@ -1,4 +1,5 @@
-/* kernel/registry.h: what kernels.def says, as data: ids, bindings, keys, grids, costs, reference functions. */
+/* kernel/registry.h: what kernels.def says, as data: ids, bindings, keys, grids, costs, reference
+ * functions. */
 #ifndef KEPT_KERNEL_REGISTRY_H
 #define KEPT_KERNEL_REGISTRY_H
 
@@ -11,6 +12,7 @@
 #define KEPT_MAX_BINDS 8
 #define KEPT_MAX_KEYS 8
 #define KEPT_MAX_PARAM_BYTES 128
+#define KEPT_MAX_HEAD_DIM 512u
 
 enum kept_kernel_id {
 #define KEPT_KERNEL(ID, ...) KEPT_KERNEL_##ID,
@@ -21,13 +23,14 @@ enum kept_kernel_id {
 
 enum kept_access { KEPT_ACCESS_NONE, KEPT_ACCESS_R = 1, KEPT_ACCESS_W = 2, KEPT_ACCESS_M = 3 };
 
-enum kept_tolerance { /* how an output may differ from the reference; tune/check.c derives the bounds */
-    KEPT_TOL_EXACT,   /* bit for bit (embed: one multiplication) */
-    KEPT_TOL_DOT,     /* a dot product of k terms, f32 accumulation in any order */
-    KEPT_TOL_SUM,     /* a norm */
-    KEPT_TOL_HALF,    /* f32 work stored as f16 */
-    KEPT_TOL_SOFTMAX, /* attention */
-    KEPT_TOL_ACT      /* a transcendental of one value */
+enum kept_tolerance { /* how an output may differ from the reference; tune/check.c derives the
+                         bounds */
+                      KEPT_TOL_EXACT, /* bit for bit (embed: one multiplication) */
+                      KEPT_TOL_DOT,   /* a dot product of k terms, f32 accumulation in any order */
+                      KEPT_TOL_SUM,   /* a norm */
+                      KEPT_TOL_HALF,  /* f32 work stored as f16 */
+                      KEPT_TOL_SOFTMAX, /* attention */
+                      KEPT_TOL_ACT      /* a transcendental of one value */
 };
 
 /* Places of the keys in kernels.def; tests/unit/test_registry.c compares them with the names. */
@@ -75,21 +78,20 @@ const struct kept_kernel_row *kept_kernel_row(enum kept_kernel_id id);
 /* Index of a key by name; KEPT_MAX_KEYS when the row has none of that name. */
 uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
 
-/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in a dimension.
- *   embed, norm, argmax  (row_cap, 1, 1)
- *   matvec               (ceil(tiles / TR), ceil(row_cap / NC), 1)      tiles = ceil(n_rows / 16), of the gate for GLU
- *   matmat               (ceil(n_rows / BM), ceil(row_cap / BN), 1)     n_rows of the gate for GLU: a group computes
- *                                                                       gate and up
- *   slot_write           (row_cap, n_head + n_kv, 1)                    heads of q, then of k (with v of the same head)
- *   attn_decode          (n_splits, n_kv * ceil(group / G), row_cap)    group = n_head / n_kv; y = kv * ceil(…) + pass
- *   attn_prefill         (ceil(row_cap / BQ), n_kv * ceil(group / G), 1)
- *   attn_merge           (row_cap, n_head, 1)
- *   glu                  (ceil(n / 256), row_cap, 1) */
+/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in
+ * a dimension. embed, norm, argmax  (row_cap, 1, 1) matvec               (ceil(tiles / TR),
+ * ceil(row_cap / NC), 1)      tiles = ceil(n_rows / 16), of the gate for GLU matmat (ceil(n_rows /
+ * BM), ceil(row_cap / BN), 1)     n_rows of the gate for GLU: a group computes gate and up
+ *   slot_write           (row_cap, n_head + n_kv, 1)                    heads of q, then of k (with
+ * v of the same head) attn_decode          (n_splits, n_kv * ceil(group / G), row_cap)    group =
+ * n_head / n_kv; y = kv * ceil(…) + pass attn_prefill         (ceil(row_cap / BQ), n_kv *
+ * ceil(group / G), 1) attn_merge           (row_cap, n_head, 1) glu                  (ceil(n /
+ * 256), row_cap, 1) */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);
 
-/* What a call with `rows` live rows at `live_slots` slots costs at least: bytes that must move once, and operations.
- * A matrix kernel is taken for a GLU when up_tiles is not 0. */
+/* What a call with `rows` live rows at `live_slots` slots costs at least: bytes that must move
+ * once, and operations. A matrix kernel is taken for a GLU when up_tiles is not 0. */
 struct kept_cost {
     uint64_t bytes;
     uint64_t ops;
@@ -97,7 +99,8 @@ struct kept_cost {
 struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format format,
                                   const void *params, uint32_t rows, uint32_t live_slots);
 
-/* Rows of step[] that are live in this call: see params.h. params begins with rows_at, row_first, row_cap. */
+/* Rows of step[] that are live in this call: see params.h. params begins with rows_at, row_first,
+ * row_cap. */
 uint32_t kept_live_rows(const void *params, const uint32_t *step);
 
 #endif

@@ -1,5 +1,5 @@
-/* kernel/ref/ref_argmax.c: reference of argmax. The soft cap is computed in f32, because what is compared is what is
- * stored. */
+/* kernel/ref/ref_argmax.c: reference of argmax. The soft cap is computed in f32, because what is
+ * compared is what is stored. */
 #include "kernel/ref/ref.h"
 
 #include <math.h>

@@ -1,7 +1,9 @@
-/* kernel/ref/ref_attn.c: references of attention: decode (partial results of each split), prefill, merge.
+/* kernel/ref/ref_attn.c: references of attention: decode (partial results of each split), prefill,
+ * merge.
  *
- * One query head against one range of slots is a list of (slot, score), two passes: the maximum, then the sums. Slots
- * are visited through `visit`, which knows the two addressings (GENERAL 0: positions; GENERAL 1: pos, until, bias).
+ * One query head against one range of slots is a list of (slot, score), two passes: the maximum,
+ * then the sums. Slots are visited through `visit`, which knows the two addressings (GENERAL 0:
+ * positions; GENERAL 1: pos, until, bias).
  */
 #include "kernel/ref/ref.h"
 
@@ -9,8 +11,6 @@
 
 #include "base/half.h"
 #include "kernel/ref/ref_rows.h"
-
-#define MAX_D 512
 
 struct attn {
     const struct kept_host_call *call;
@@ -22,7 +22,7 @@ struct attn {
     /* the range in tiles of 16: of positions (GENERAL 0) or of slots (GENERAL 1) */
     int64_t tile_first, tile_end;
     double m, l;
-    double o[MAX_D];
+    double o[KEPT_MAX_HEAD_DIM];
 };
 
 static double k_value(const struct attn *a, uint32_t slot, uint32_t i)
@@ -134,7 +134,7 @@ void ref_attn_decode(const struct kept_host_call *call)
 {
     const struct kept_attn_params *p = call->params;
     uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[6]);
-    if (p->d > MAX_D)
+    if (p->d > KEPT_MAX_HEAD_DIM)
         return;
     for (uint32_t i = 0; i < live * p->n_head; i++) {
         uint32_t row = p->row_first + i / p->n_head, head = i % p->n_head;
@@ -158,7 +158,7 @@ void ref_attn_prefill(const struct kept_host_call *call)
 {
     const struct kept_attn_params *p = call->params;
     uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[6]);
-    if (p->d > MAX_D)
+    if (p->d > KEPT_MAX_HEAD_DIM)
         return;
     for (uint32_t i = 0; i < live; i++) {
         uint32_t row = p->row_first + i;

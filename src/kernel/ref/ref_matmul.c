@@ -1,6 +1,6 @@
-/* kernel/ref/ref_matmul.c: references of embed, matvec and matmat: whole rows of records are dequantised to f32, and
- * every product is one double sum over k. The sums of 16 that x carries are not used here: they are a means of the
- * faster forms. */
+/* kernel/ref/ref_matmul.c: references of embed, matvec and matmat: whole rows of records are
+ * dequantised to f32, and every product is one double sum over k. The sums of 16 that x carries are
+ * not used here: they are a means of the faster forms. */
 #include "kernel/ref/ref.h"
 
 #include <math.h>
@@ -45,7 +45,8 @@ struct matmul {
     float *y;       /* its row of the output */
     uint32_t live, epi;
     enum kept_order order;
-    float *w; /* one dequantised row; NULL when there was no memory for it: element by element then */
+    float
+        *w; /* one dequantised row; NULL when there was no memory for it: element by element then */
 };
 
 static const uint32_t *record_at(const struct matmul *m, uint32_t tile)

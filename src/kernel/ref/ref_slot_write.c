@@ -1,13 +1,11 @@
-/* kernel/ref/ref_slot_write.c: reference of slot_write: bias, QK norm and rotation of one head at a time in a small
- * array, then q back in place, k and v as f16 into their slots. */
+/* kernel/ref/ref_slot_write.c: reference of slot_write: bias, QK norm and rotation of one head at a
+ * time in a small array, then q back in place, k and v as f16 into their slots. */
 #include "kernel/ref/ref.h"
 
 #include <math.h>
 
 #include "base/half.h"
 #include "kernel/ref/ref_rows.h"
-
-#define MAX_D 512
 
 struct slot_write {
     const struct kept_slot_write_params *p;
@@ -90,7 +88,7 @@ static void write_head(const struct slot_write *s, float *qkv, uint32_t h)
     const float *bias = (const float *)s->call->bind[2];
     uint32_t d = p->d;
     bool is_q = h < p->n_head, is_v = h >= p->n_head + p->n_kv;
-    double v[MAX_D];
+    double v[KEPT_MAX_HEAD_DIM];
     float *from = qkv + (size_t)h * d;
     for (uint32_t i = 0; i < d; i++)
         v[i] = from[i] + (s->call->keys[KEPT_KEY_SLOT_BIAS] ? (double)bias[h * d + i] : 0);
@@ -114,7 +112,7 @@ void ref_slot_write(const struct kept_host_call *call)
     const struct kept_slot_write_params *p = call->params;
     const uint32_t *step = (const uint32_t *)call->bind[7];
     uint32_t live = kept_live_rows(p, step);
-    if (p->d > MAX_D)
+    if (p->d > KEPT_MAX_HEAD_DIM)
         return;
     for (uint32_t i = 0; i < live; i++) {
         uint32_t row = p->row_first + i;

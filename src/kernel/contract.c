@@ -1,0 +1,270 @@
+/* kernel/contract.c: per kernel, the ranges of its parameters and the bytes each binding must have.
+ *
+ * A need is computed from the last element a full call touches: row_first + row_cap rows.
+ * Everything is 64-bit; the factors are 32-bit and at most three meet in a product of element
+ * counts, which the ranges checked first keep below 2^63. What the device reads from its own memory
+ * (the number of live rows, row offsets, tokens, positions) cannot be checked here; kernels clamp
+ * it. */
+#include "kernel/contract.h"
+
+#include "base/status.h"
+
+#define MAX_K (1u << 24)
+#define MAX_COUNT (1u << 28) /* rows, strides, slots */
+
+struct check {
+    const struct kept_kernel_row *row;
+    enum kept_format format;
+    const uint32_t *keys;
+    const uint64_t *bind_bytes;
+    struct kept_error *err;
+    kept_status status; /* of the first thing that was wrong */
+};
+
+static void require(struct check *c, bool holds, const char *what, uint64_t value)
+{
+    if (!holds && c->status == KEPT_OK)
+        c->status =
+            kept_fail(c->err, KEPT_E_ARGUMENT, "kernel %s: parameter %s = %llu is out of range",
+                      c->row->stem, what, (unsigned long long)value);
+}
+
+static void at_most(struct check *c, const char *what, uint64_t value, uint64_t max)
+{
+    require(c, value <= max, what, value);
+}
+
+/* Binding i must hold this many 4-byte elements. */
+static void need(struct check *c, uint32_t i, uint64_t n_elems)
+{
+    if (c->status == KEPT_OK && c->bind_bytes[i] / 4 < n_elems)
+        c->status = kept_fail(
+            c->err, KEPT_E_ARGUMENT, "kernel %s: binding '%s' has %llu bytes, the call needs %llu",
+            c->row->stem, c->row->bind_names[i], (unsigned long long)c->bind_bytes[i],
+            (unsigned long long)n_elems * 4);
+}
+
+/* `n` rows of `stride` elements of which `width` are used. */
+static void need_rows(struct check *c, uint32_t i, uint64_t n, uint64_t stride, uint64_t width)
+{
+    need(c, i, n == 0 ? 0 : (n - 1) * stride + width);
+}
+
+/* Checks the common head of all parameters; returns the rows that buffers must have. */
+static uint64_t check_rows(struct check *c, uint32_t step_at, uint32_t rows_at, uint32_t first,
+                           uint32_t cap)
+{
+    at_most(c, "rows_at", rows_at, 15);
+    at_most(c, "row_first", first, MAX_COUNT);
+    at_most(c, "row_cap", cap, MAX_COUNT);
+    need(c, step_at, KEPT_STEP_TOKENS);
+    return (uint64_t)first + cap;
+}
+
+static void check_record(struct check *c, uint32_t k, uint32_t n_words, uint32_t h, uint32_t s,
+                         uint32_t d)
+{
+    require(c, k <= MAX_K && kept_format_k_valid(c->format, k), "k", k);
+    require(c, c->keys[KEPT_KEY_ORDER] <= KEPT_VECTOR, "ORDER", c->keys[KEPT_KEY_ORDER]);
+    if (c->status != KEPT_OK)
+        return;
+    struct kept_record record = kept_record_of(c->format, k);
+    require(c, n_words == record.n_words, "record_words", n_words);
+    require(c, record.h.n_groups == 0 || h == record.h.offset_words, "h_words", h);
+    require(c, record.s.n_groups == 0 || s == record.s.offset_words, "s_words", s);
+    require(c, record.d.n_groups == 0 || d == record.d.offset_words, "d_words", d);
+}
+
+static uint64_t tiles_of(uint32_t n)
+{
+    return ((uint64_t)n + KEPT_TILE_ROWS - 1) / KEPT_TILE_ROWS;
+}
+
+static void check_embed(struct check *c, const struct kept_embed_params *p)
+{
+    uint64_t rows = check_rows(c, 2, p->rows_at, p->row_first, p->row_cap);
+    check_record(c, p->k, p->record_words, p->h_words, p->s_words, p->d_words);
+    at_most(c, "x_stride", p->x_stride, MAX_COUNT);
+    require(c, p->token_first % KEPT_TILE_ROWS == 0, "token_first", p->token_first);
+    need(c, 0, tiles_of(p->n_tokens) * p->record_words);
+    need_rows(c, 1, rows, p->x_stride, p->k);
+    need(c, 2, KEPT_STEP_TOKENS + rows);
+}
+
+static void check_norm(struct check *c, const struct kept_norm_params *p)
+{
+    uint64_t rows = check_rows(c, 5, p->rows_at, p->row_first, p->row_cap);
+    uint32_t mode = c->keys[KEPT_KEY_NORM_MODE];
+    at_most(c, "MODE", mode, 2);
+    at_most(c, "first_at", p->first_at, 15);
+    require(c, p->k != 0 && p->k <= MAX_K && p->k % 16 == 0, "k", p->k);
+    at_most(c, "x_stride", p->x_stride, MAX_COUNT);
+    at_most(c, "y_stride", p->y_stride, MAX_COUNT);
+    at_most(c, "out_stride", p->out_stride, MAX_COUNT);
+    need_rows(c, 0, rows, p->x_stride, p->k);
+    if (mode != 0) {
+        need_rows(c, 1, rows, p->y_stride, p->k);
+        need(c, 2, p->k);
+    }
+    if (mode != 2) {
+        need(c, 3, p->k);
+        need_rows(c, 4, rows, p->out_stride, p->k + p->k / 16);
+    }
+}
+
+static void check_matmul(struct check *c, const struct kept_matmul_params *p)
+{
+    uint64_t rows = check_rows(c, 3, p->rows_at, p->row_first, p->row_cap);
+    uint32_t epi =
+        c->keys[c->row->id == KEPT_KERNEL_MATVEC ? KEPT_KEY_MATVEC_EPI : KEPT_KEY_MATMAT_EPI];
+    bool glu = epi == KEPT_EPI_GLU_SILU || epi == KEPT_EPI_GLU_GELU;
+    uint64_t tiles = tiles_of(p->n_rows), width = (uint64_t)p->y_offset + p->n_rows;
+    at_most(c, "EPI", epi, KEPT_EPI_GLU_GELU);
+    at_most(c, "x_first_at", p->x_first_at, 15);
+    check_record(c, p->k, p->record_words, p->h_words, p->s_words, p->d_words);
+    at_most(c, "n_rows", p->n_rows, MAX_COUNT);
+    at_most(c, "x_stride", p->x_stride, MAX_COUNT);
+    at_most(c, "y_stride", p->y_stride, MAX_COUNT);
+    at_most(c, "y_offset", p->y_offset, MAX_COUNT);
+    if (glu) {
+        require(c, p->y_offset % 16 == 0, "y_offset", p->y_offset);
+        require(c, p->up_tiles >= tiles && p->up_tiles <= MAX_COUNT, "up_tiles", p->up_tiles);
+        require(c, p->sums_offset >= width && p->sums_offset <= MAX_COUNT, "sums_offset",
+                p->sums_offset);
+        width = (uint64_t)p->sums_offset + p->y_offset / 16 + tiles;
+    }
+    need(c, 0, (tiles + (glu ? p->up_tiles : 0)) * p->record_words);
+    need_rows(c, 1, rows, p->x_stride, (uint64_t)p->k + p->k / 16);
+    need_rows(c, 2, rows, p->y_stride, p->n_rows == 0 ? 0 : width);
+}
+
+/* Head geometry that slot_write and attention share. */
+static void check_heads(struct check *c, uint32_t n_head, uint32_t n_kv, uint32_t d, uint32_t cap)
+{
+    require(c, n_kv != 0 && n_kv <= 65536, "n_kv", n_kv);
+    require(c, n_head != 0 && n_head <= 65536 && (n_kv == 0 || n_head % n_kv == 0), "n_head",
+            n_head);
+    require(c, d != 0 && d <= KEPT_MAX_HEAD_DIM && d % 32 == 0, "d", d);
+    require(c, cap != 0 && cap <= MAX_COUNT && cap % 64 == 0, "cap", cap);
+}
+
+static void check_slot_write(struct check *c, const struct kept_slot_write_params *p)
+{
+    uint64_t rows = check_rows(c, 7, p->rows_at, p->row_first, p->row_cap);
+    uint64_t width = ((uint64_t)p->n_head + 2ull * p->n_kv) * p->d;
+    check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
+    at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
+    require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
+    at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
+    at_most(c, "qkv_stride", p->qkv_stride, MAX_COUNT);
+    at_most(c, "chunk", p->chunk, MAX_COUNT);
+    need_rows(c, 0, rows, p->qkv_stride, width);
+    if (p->rope_pairs != KEPT_ROPE_NONE)
+        need(c, 1, (257ull + p->hi_bias) * p->n_rot);
+    if (c->keys[KEPT_KEY_SLOT_BIAS] != 0)
+        need(c, 2, width);
+    if (c->keys[KEPT_KEY_SLOT_QKNORM] != 0) {
+        need(c, 3, p->d);
+        need(c, 4, p->d);
+    }
+    need(c, 5, (uint64_t)p->n_kv * p->cap * (p->d / 2));
+    need(c, 6, (uint64_t)p->n_kv * p->cap * (p->d / 2));
+    need(c, 7, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
+}
+
+static void check_attn(struct check *c, const struct kept_attn_params *p)
+{
+    uint64_t rows = check_rows(c, 6, p->rows_at, p->row_first, p->row_cap);
+    uint64_t width = (uint64_t)p->n_head * p->d;
+    check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
+    require(c, c->keys[KEPT_KEY_ATTN_D] == p->d, "D", c->keys[KEPT_KEY_ATTN_D]);
+    at_most(c, "q_stride", p->q_stride, MAX_COUNT);
+    at_most(c, "chunk", p->chunk, MAX_COUNT);
+    need_rows(c, 0, rows, p->q_stride, width);
+    need(c, 1, (uint64_t)p->n_kv * p->cap * (p->d / 2));
+    need(c, 2, (uint64_t)p->n_kv * p->cap * (p->d / 2));
+    if (c->keys[KEPT_KEY_ATTN_GENERAL] != 0) {
+        need(c, 3, 3ull * p->n_kv * p->cap);
+        need(c, 4, p->n_kv);
+    }
+    if (c->row->id == KEPT_KERNEL_ATTN_DECODE) {
+        require(c, p->n_splits != 0 && p->n_splits <= 4096, "n_splits", p->n_splits);
+        require(c, p->parts <= 65536 && (uint64_t)p->part_first + p->n_splits <= p->parts, "parts",
+                p->parts);
+        need(c, 5, rows * p->n_head * p->parts * (p->d + 4));
+    } else {
+        at_most(c, "out_stride", p->out_stride, MAX_COUNT);
+        need_rows(c, 5, rows, p->out_stride, width + width / 16);
+    }
+    need(c, 6, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
+}
+
+static void check_merge(struct check *c, const struct kept_merge_params *p)
+{
+    uint64_t rows = check_rows(c, 2, p->rows_at, p->row_first, p->row_cap);
+    uint64_t width = (uint64_t)p->n_head * p->d;
+    require(c, p->n_head != 0 && p->n_head <= 65536, "n_head", p->n_head);
+    require(c, p->d != 0 && p->d <= KEPT_MAX_HEAD_DIM && p->d % 32 == 0, "d", p->d);
+    require(c, p->parts != 0 && p->parts <= 65536, "parts", p->parts);
+    at_most(c, "out_stride", p->out_stride, MAX_COUNT);
+    need(c, 0, rows * p->n_head * p->parts * (p->d + 4));
+    need_rows(c, 1, rows, p->out_stride, width + width / 16);
+}
+
+static void check_glu(struct check *c, const struct kept_glu_params *p)
+{
+    uint64_t rows = check_rows(c, 2, p->rows_at, p->row_first, p->row_cap);
+    require(c, p->n != 0 && p->n <= MAX_K && p->n % 16 == 0, "n", p->n);
+    at_most(c, "ACT", c->keys[KEPT_KEY_GLU_ACT], 1);
+    at_most(c, "x_stride", p->x_stride, MAX_COUNT);
+    at_most(c, "out_stride", p->out_stride, MAX_COUNT);
+    need_rows(c, 0, rows, p->x_stride, 2ull * p->n);
+    need_rows(c, 1, rows, p->out_stride, (uint64_t)p->n + p->n / 16);
+}
+
+static void check_argmax(struct check *c, const struct kept_argmax_params *p)
+{
+    uint64_t rows = check_rows(c, 2, p->rows_at, p->row_first, p->row_cap);
+    require(c, p->n != 0 && p->n <= MAX_COUNT, "n", p->n);
+    at_most(c, "stride", p->stride, MAX_COUNT);
+    need_rows(c, 0, rows, p->stride, p->n);
+    need_rows(c, 1, rows, 2, 2);
+}
+
+kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, const uint32_t *keys,
+                              const void *params, const uint64_t *bind_bytes,
+                              struct kept_error *err)
+{
+    struct check c = {kept_kernel_row(id), format, keys, bind_bytes, err, KEPT_OK};
+    switch (id) {
+    case KEPT_KERNEL_EMBED:
+        check_embed(&c, params);
+        break;
+    case KEPT_KERNEL_NORM:
+        check_norm(&c, params);
+        break;
+    case KEPT_KERNEL_MATVEC:
+    case KEPT_KERNEL_MATMAT:
+        check_matmul(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_WRITE:
+        check_slot_write(&c, params);
+        break;
+    case KEPT_KERNEL_ATTN_DECODE:
+    case KEPT_KERNEL_ATTN_PREFILL:
+        check_attn(&c, params);
+        break;
+    case KEPT_KERNEL_ATTN_MERGE:
+        check_merge(&c, params);
+        break;
+    case KEPT_KERNEL_GLU:
+        check_glu(&c, params);
+        break;
+    case KEPT_KERNEL_ARGMAX:
+        check_argmax(&c, params);
+        break;
+    case KEPT_KERNEL_COUNT:
+        break;
+    }
+    return c.status;
+}
