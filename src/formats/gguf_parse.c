@@ -318,7 +318,7 @@ static kept_status place_tensor(const struct kept_gguf *gguf, struct kept_gguf_t
         return bad_tensor(err, tensor, "is not aligned (offset, alignment)", tensor->offset_bytes,
                           alignment);
     uint64_t file_left = gguf->file_bytes > data_at ? gguf->file_bytes - data_at : 0;
-    if (tensor->offset_bytes > file_left)
+    if (data_at > gguf->file_bytes || tensor->offset_bytes > file_left)
         return bad_tensor(err, tensor, "begins past the end of the file (offset, bytes of data)",
                           tensor->offset_bytes, file_left);
     tensor->offset_bytes += data_at;
