@@ -33,7 +33,9 @@ extern "C" {
 /* Marks what may change between any two versions. */
 #define KEPT_API_EXPERIMENTAL KEPT_API
 
-#if defined(__GNUC__)
+#if defined(__MINGW32__)
+#define KEPT_PRINTF(fmt_at, args_at) __attribute__((format(gnu_printf, fmt_at, args_at)))
+#elif defined(__GNUC__)
 #define KEPT_PRINTF(fmt_at, args_at) __attribute__((format(printf, fmt_at, args_at)))
 #else
 #define KEPT_PRINTF(fmt_at, args_at)
