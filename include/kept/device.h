@@ -33,6 +33,7 @@ struct kept_profile {
     uint32_t vector_width; /* 16: kernels use 16-wide vectors in one work-item */
     uint32_t word_order;   /* 0 lane order, 1 vector order of weight records */
     bool host_visible;     /* device memory can be mapped */
+    bool host_buffers_mapped; /* host memory that the device reads has an address: step data is copied by recordings */
     bool subgroup_ops, int_dot, timestamps;
 };
 

@@ -38,7 +38,7 @@ KEPT_API const kept_tokenizer *kept_model_tokenizer(const kept_model *model);
 typedef struct kept_inspection kept_inspection;
 struct kept_tensor_info {
     const char *name;
-    const char *format;   /* "Q4_1", or "type 99" when unknown */
+    const char *format;   /* "Q4_1"; "unknown" for types without kernels */
     uint32_t n_dims;
     uint64_t dims[4];     /* dims[0] is contiguous */
     uint64_t offset_bytes, n_bytes;

@@ -51,7 +51,7 @@ struct kept_eval_params {
 };
 
 /* Evaluates tokens at the session's position, which moves on by n_tokens. On failure or cancel the position is what was wholly
- * evaluated before the failing chunk.
+ * evaluated before the failing chunk, or 0 where sliding-window layers had already overwritten what that needs.
  * KEPT_E_PROMPT (no tokens, or an id out of range), KEPT_E_CONTEXT_FULL (nothing is evaluated), KEPT_E_CANCELLED,
  * KEPT_E_DEVICE_LOST. */
 KEPT_API kept_status kept_session_eval(kept_session *session, const struct kept_eval_params *params,

@@ -1,0 +1,196 @@
+/* core/build.c: layer descriptors to programs: the one builder for every dense decoder family.
+ *
+ *   x    residual stream             [rows][n_embd]
+ *   xn   normed operand              [rows][n_embd + sums]
+ *   qkv  projections                 [rows][(n_head + 2 n_kv) d]
+ *   part partial attention (decode)  [rows][n_head][splits][d + 4]
+ *   ao   attention output, operand   [rows][n_head d + sums]
+ *   y    block output before its post-norm (families with post-norms)
+ *   h    gated feed-forward, operand [rows][n_ff + sums];  gu  gate and up apart, when their formats differ
+ *   hn   normed rows whose logits are wanted
+ *
+ * A layer is: QKV, rotate + write slots, attention (+ merge in decode), output + residual, norm, gate and up with
+ * gating, down + residual, norm: 8 calls in prefill, 9 in decode. Post-norm families store the block's output and let the norm
+ * kernel add it. Rows of ring layers are written and attended in blocks of 64 (plan_slots.c).
+ */
+#include "core/build.h"
+
+#include "base/status.h"
+
+struct layer_rows {
+    struct kept_rows_of x, xn, qkv, part, ao, y, h, gu;
+};
+
+static uint32_t qkv_width(const struct kept_layer *layer)
+{
+    return (layer->n_head + 2 * layer->n_kv) * layer->d;
+}
+
+static void emit_qkv(struct kept_emitter *e, const struct kept_layer_plan *layer,
+                     const struct layer_rows *rows)
+{
+    uint32_t offset = 0;
+    for (uint32_t i = 0; i < layer->n_qkv; i++) {
+        kept_emit_product(e, &(struct kept_emit_product){ .matrix = &layer->qkv[i],
+                                                          .x = rows->xn,
+                                                          .y = rows->qkv,
+                                                          .y_offset = offset,
+                                                          .epilogue = KEPT_EPI_STORE });
+        offset += layer->qkv[i].n_rows;
+    }
+}
+
+static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struct layer_rows *rows)
+{
+    uint32_t n = e->program->rows;
+    uint32_t block = e->plan->layers[i_layer].ring && n > KEPT_SLOT_BLOCK ? KEPT_SLOT_BLOCK : n;
+    for (uint32_t first = 0; first < n; first += block) {
+        struct kept_emit_span span = { first, n - first < block ? n - first : block };
+        kept_emit_slot_write(e, i_layer, rows->qkv, span);
+        kept_emit_attention(e, i_layer, rows->qkv, rows->ao, rows->part, span);
+    }
+}
+
+static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
+                       const struct kept_layer_plan *layer, const struct layer_rows *rows)
+{
+    bool gelu = shape->activation == KEPT_ACT_GELU;
+    if (layer->n_gate_up == 1) {
+        kept_emit_product(e, &(struct kept_emit_product){
+                                 .matrix = &layer->gate_up[0],
+                                 .x = rows->xn,
+                                 .y = rows->h,
+                                 .epilogue = gelu ? KEPT_EPI_GLU_GELU : KEPT_EPI_GLU_SILU });
+        return;
+    }
+    for (uint32_t i = 0; i < 2; i++)
+        kept_emit_product(e, &(struct kept_emit_product){ .matrix = &layer->gate_up[i],
+                                                          .x = rows->xn,
+                                                          .y = rows->gu,
+                                                          .y_offset = i * shape->n_ff,
+                                                          .epilogue = KEPT_EPI_STORE });
+    kept_emit_glu(e, rows->gu, rows->h, shape->n_ff, shape->activation);
+}
+
+/* The block's output goes onto the residual stream, and the next norm makes the next operand (w: none after the
+ * last layer). */
+static void emit_block_end(struct kept_emitter *e, const struct kept_emit_product *out,
+                           const struct layer_rows *rows, uint32_t post, uint32_t w)
+{
+    struct kept_emit_product product = *out;
+    bool has_post = post != KEPT_NO_REGION;
+    product.y = has_post ? rows->y : rows->x;
+    product.epilogue = has_post ? KEPT_EPI_STORE : KEPT_EPI_ADD;
+    kept_emit_product(e, &product);
+    if (has_post || w != KEPT_NO_REGION)
+        kept_emit_norm(e, &(struct kept_emit_norm){ .x = rows->x,
+                                                    .y = rows->y,
+                                                    .out = rows->xn,
+                                                    .post = post,
+                                                    .w = w,
+                                                    .k = e->plan->shape->n_embd });
+}
+
+static void emit_layer(struct kept_emitter *e, uint32_t i, const struct layer_rows *rows)
+{
+    const struct kept_plan *plan = e->plan;
+    const struct kept_layer_plan *layer = &plan->layers[i];
+    bool last = i + 1 == plan->shape->n_layers;
+    uint32_t next_norm = last ? KEPT_NO_REGION : plan->layers[i + 1].attn_norm;
+
+    emit_qkv(e, layer, rows);
+    emit_attention(e, i, rows);
+    emit_block_end(e, &(struct kept_emit_product){ .matrix = &layer->o, .x = rows->ao }, rows,
+                   layer->attn_post_norm, layer->ffn_norm);
+    emit_gated(e, &plan->shape->layers[i], layer, rows);
+    emit_block_end(e, &(struct kept_emit_product){ .matrix = &layer->down, .x = rows->h }, rows,
+                   layer->ffn_post_norm, next_norm);
+}
+
+static void emit_head(struct kept_emitter *e, const struct layer_rows *rows)
+{
+    const struct kept_plan *plan = e->plan;
+    uint32_t k = plan->shape->n_embd;
+    struct kept_rows_of hn = kept_emit_operand(e, "hn", e->program->head_rows, k);
+    kept_emit_norm(e, &(struct kept_emit_norm){ .x = rows->x,
+                                                .out = hn,
+                                                .post = KEPT_NO_REGION,
+                                                .w = plan->output_norm,
+                                                .k = k,
+                                                .wanted_rows = true });
+    kept_emit_product(e, &(struct kept_emit_product){
+                             .matrix = &plan->head,
+                             .x = hn,
+                             .y = { plan->logits, plan->shape->n_vocab },
+                             .epilogue = KEPT_EPI_STORE,
+                             .wanted_rows = true });
+    kept_emit_choice(e);
+}
+
+static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
+{
+    const struct kept_plan *plan = e->plan;
+    const struct kept_layer *layer = &plan->shape->layers[0];
+    uint32_t k = plan->shape->n_embd, heads = layer->n_head * layer->d;
+    struct layer_rows rows = { .part = { KEPT_NO_REGION, 0 },
+                               .y = { KEPT_NO_REGION, 0 },
+                               .gu = { KEPT_NO_REGION, 0 } };
+    bool post = false, apart = false;
+    for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
+        post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
+        apart |= plan->layers[i].n_gate_up == 2;
+    }
+    rows.x = kept_emit_rows(e, "x", n, k);
+    rows.xn = kept_emit_operand(e, "xn", n, k);
+    rows.qkv = kept_emit_rows(e, "qkv", n, qkv_width(layer));
+    if (n == 1)
+        rows.part = kept_emit_rows(e, "part", layer->n_head * 32, layer->d + 4);
+    rows.ao = kept_emit_operand(e, "ao", n, heads);
+    if (post)
+        rows.y = kept_emit_rows(e, "y", n, k);
+    rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
+    if (apart)
+        rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
+    return rows;
+}
+
+static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
+{
+    struct kept_program *program = &plan->programs[plan->n_programs];
+    struct kept_emitter e = { .plan = plan,
+                              .program = program,
+                              .i_program = (int32_t)plan->n_programs,
+                              .begin_piece = true,
+                              .piece_ops = kept_tune_piece_ops(&plan->tuning, &plan->profile) };
+    plan->n_programs++;
+    program->name = name;
+    program->rows = n_rows;
+    program->head_rows = n_rows < plan->params.logits_rows ? n_rows : plan->params.logits_rows;
+
+    struct layer_rows rows = make_rows(&e, n_rows);
+    kept_emit_embed(&e, rows.x);
+    kept_emit_norm(&e, &(struct kept_emit_norm){ .x = rows.x,
+                                                 .out = rows.xn,
+                                                 .post = KEPT_NO_REGION,
+                                                 .w = plan->layers[0].attn_norm,
+                                                 .k = plan->shape->n_embd });
+    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
+        emit_layer(&e, i, &rows);
+    e.begin_piece = e.head = true;
+    emit_head(&e, &rows);
+}
+
+#define FEW_ROWS 32u /* short prompts and the ends of long ones: fewer idle groups than a whole chunk */
+
+void kept_build_programs(struct kept_plan *plan)
+{
+    if (plan->status != KEPT_OK)
+        return;
+    build_program(plan, "decode", 1);
+    if (plan->params.chunk_tokens > 2 * FEW_ROWS)
+        build_program(plan, "short", FEW_ROWS);
+    if (plan->params.chunk_tokens > 1)
+        build_program(plan, "prefill", plan->params.chunk_tokens);
+    plan->info.n_calls_decode = plan->programs[0].n_calls;
+    plan->info.n_calls_prefill = plan->programs[plan->n_programs - 1].n_calls;
+}

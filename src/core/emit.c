@@ -1,0 +1,408 @@
+/* core/emit.c: how a call is written down: kernel, keys from the tuning, arguments as regions, parameters, grid; regions' lifetimes; and
+ * the cutting of a program into pieces of about 50 ms, so that a cancel takes effect and no watchdog bites. */
+#include "core/build.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+static const uint32_t max_few_columns = 8;
+
+static struct kept_rows_of add_rows(struct kept_emitter *e, const char *name, uint64_t rows,
+                                    uint32_t stride)
+{
+    uint32_t region = kept_plan_add_region(e->plan, KEPT_CATEGORY_ACTIVATIONS, rows * stride * 4,
+                                           "alive between its first and last call", "%s.%s",
+                                           e->program->name, name);
+    if (e->plan->status == KEPT_OK) {
+        e->plan->regions[region].program = e->i_program;
+        e->plan->regions[region].first_use = INT32_MAX;
+        e->plan->regions[region].last_use = -1;
+    }
+    return (struct kept_rows_of){ region, stride };
+}
+
+struct kept_rows_of kept_emit_rows(struct kept_emitter *e, const char *name, uint32_t rows,
+                                   uint32_t stride)
+{
+    return add_rows(e, name, rows, stride);
+}
+
+struct kept_rows_of kept_emit_operand(struct kept_emitter *e, const char *name, uint32_t rows,
+                                      uint32_t k)
+{
+    return add_rows(e, name, rows, KEPT_ACT_STRIDE(k));
+}
+
+static void add_piece(struct kept_emitter *e)
+{
+    struct kept_program *program = e->program;
+    struct kept_piece *grown = kept_plan_grow(e->plan, program->pieces, program->n_pieces,
+                                              &program->cap_pieces, sizeof *grown);
+    if (!grown)
+        return;
+    program->pieces = grown;
+    grown[program->n_pieces++] = (struct kept_piece){ .first_call = program->n_calls, .head = e->head };
+    e->ops = 0;
+    e->begin_piece = false;
+}
+
+static void touch(struct kept_emitter *e, const struct kept_call *call, uint32_t n_binds)
+{
+    int32_t now = (int32_t)e->program->n_calls;
+    for (uint32_t i = 0; i < n_binds; i++) {
+        struct kept_region *region = &e->plan->regions[call->args[i].region];
+        if (region->category != KEPT_CATEGORY_ACTIVATIONS)
+            continue;
+        region->first_use = now < region->first_use ? now : region->first_use;
+        region->last_use = now;
+    }
+}
+
+/* A call under construction. */
+static struct kept_call begin_call(enum kept_kernel_id id)
+{
+    struct kept_call call = { .id = id };
+    const struct kept_kernel_row *row = kept_kernel_row(id);
+    memcpy(call.keys, row->key_defaults, sizeof call.keys);
+    return call;
+}
+
+static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
+{
+    if (e->plan->status != KEPT_OK)
+        return (struct kept_arg){ 0 };
+    return (struct kept_arg){ region, 0, e->plan->regions[region].bytes };
+}
+
+static void add_call(struct kept_emitter *e, struct kept_call *call, const void *params,
+                     uint32_t live_slots)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_kernel_row *row = kept_kernel_row(call->id);
+    struct kept_program *program = e->program;
+    memcpy(call->params, params, row->param_bytes);
+    kept_kernel_grid(call->id, call->keys, params, call->grid);
+    if (e->begin_piece || e->ops >= e->piece_ops)
+        add_piece(e);
+    struct kept_call *grown = kept_plan_grow(e->plan, program->calls, program->n_calls,
+                                             &program->cap_calls, sizeof *grown);
+    if (!grown || e->plan->status != KEPT_OK)
+        return;
+    program->calls = grown;
+    touch(e, call, row->n_binds);
+    grown[program->n_calls++] = *call;
+    program->pieces[program->n_pieces - 1].n_calls++;
+    e->ops += kept_kernel_cost(call->id, call->format, params, program->rows, live_slots).ops;
+}
+
+void kept_emit_embed(struct kept_emitter *e, struct kept_rows_of x)
+{
+    const struct kept_matrix *matrix = &e->plan->embedding;
+    for (uint32_t i = 0; i < matrix->n_pieces && e->plan->status == KEPT_OK; i++) {
+        const struct kept_matrix_piece *piece = &matrix->pieces[i];
+        struct kept_call call = begin_call(KEPT_KERNEL_EMBED);
+        struct kept_embed_params params = {
+            .rows_at = KEPT_STEP_ROWS,
+            .row_cap = e->program->rows,
+            .k = matrix->k,
+            .x_stride = x.stride,
+            .token_first = piece->row_first,
+            .n_tokens = piece->n_rows,
+            .record_words = matrix->record.n_words,
+            .h_words = matrix->record.h.offset_words,
+            .s_words = matrix->record.s.offset_words,
+            .d_words = matrix->record.d.offset_words,
+            .scale = e->plan->shape->embed_scale,
+        };
+        call.format = matrix->format;
+        call.keys[0] = e->plan->tuning.embed_wg;
+        call.keys[1] = e->plan->profile.word_order;
+        call.args[0] = whole(e, piece->region);
+        call.args[1] = whole(e, x.region);
+        call.args[2] = whole(e, e->plan->step);
+        add_call(e, &call, &params, 0);
+    }
+}
+
+void kept_emit_norm(struct kept_emitter *e, const struct kept_emit_norm *norm)
+{
+    bool has_post = norm->post != KEPT_NO_REGION, has_w = norm->w != KEPT_NO_REGION;
+    struct kept_call call = begin_call(KEPT_KERNEL_NORM);
+    struct kept_norm_params params = {
+        .rows_at = norm->wanted_rows ? KEPT_STEP_OUT_ROWS : KEPT_STEP_ROWS,
+        .row_cap = norm->wanted_rows ? e->program->head_rows : e->program->rows,
+        .first_at = norm->wanted_rows ? KEPT_STEP_OUT_FIRST : KEPT_STEP_ZERO,
+        .k = norm->k,
+        .x_stride = norm->x.stride,
+        .y_stride = norm->y.stride,
+        .out_stride = norm->out.stride,
+        .eps = e->plan->shape->eps,
+    };
+    call.keys[0] = e->plan->tuning.norm_wg;
+    call.keys[1] = has_post ? (has_w ? 1 : 2) : 0;
+    /* Bindings that a mode does not touch name x, which it does. */
+    call.args[0] = whole(e, norm->x.region);
+    call.args[1] = whole(e, has_post ? norm->y.region : norm->x.region);
+    call.args[2] = whole(e, has_post ? norm->post : norm->x.region);
+    call.args[3] = whole(e, has_w ? norm->w : norm->x.region);
+    call.args[4] = whole(e, has_w ? norm->out.region : norm->x.region);
+    call.args[5] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}
+
+static uint32_t tiles(uint64_t rows)
+{
+    return (uint32_t)((rows + KEPT_TILE_ROWS - 1) / KEPT_TILE_ROWS);
+}
+
+/* Tiles of a piece that one call takes: all, or as many as stay within a submitted piece, in steps at which a binding may begin. */
+static uint32_t tiles_of_call(const struct kept_emitter *e, const struct kept_matrix *matrix,
+                              uint32_t n_tiles, uint32_t columns)
+{
+    uint64_t ops_of_tile = 2ull * KEPT_TILE_ROWS * matrix->k * columns * (matrix->paired ? 2 : 1);
+    uint64_t most = e->piece_ops / ops_of_tile;
+    uint64_t align = kept_plan_align(e->plan, 1), step = 1;
+    uint64_t tile_bytes = (uint64_t)matrix->record.n_words * 4;
+    while (step * tile_bytes % align != 0)
+        step *= 2;
+    if (step < 8)
+        step = 8; /* whole row blocks of the matrix kernels */
+    most = most / step * step;
+    if (most == 0)
+        most = step;
+    return most < n_tiles ? (uint32_t)most : n_tiles;
+}
+
+static void set_product_keys(const struct kept_emitter *e, struct kept_call *call, uint32_t columns,
+                             uint32_t epilogue)
+{
+    const struct kept_tuning *tuning = &e->plan->tuning;
+    call->keys[1] = e->plan->profile.word_order;
+    call->keys[4] = epilogue;
+    if (call->id == KEPT_KERNEL_MATVEC) {
+        uint32_t nc = columns <= max_few_columns ? columns : tuning->matvec_nc;
+        call->keys[0] = tuning->matvec_wg;
+        call->keys[2] = nc;
+        call->keys[3] = tuning->matvec_tr;
+    } else {
+        call->keys[0] = tuning->matmat_wg;
+        call->keys[2] = tuning->matmat_bm;
+        call->keys[3] = tuning->matmat_bn;
+    }
+}
+
+static void emit_product_tiles(struct kept_emitter *e, const struct kept_emit_product *product,
+                               const struct kept_matrix_piece *piece, uint32_t first, uint32_t n)
+{
+    const struct kept_matrix *matrix = product->matrix;
+    uint32_t columns = product->wanted_rows ? e->program->head_rows : e->program->rows;
+    bool few = columns <= max_few_columns || e->plan->tuning.many_by_matvec;
+    uint64_t tile_bytes = (uint64_t)matrix->record.n_words * 4;
+    uint32_t up_tiles = matrix->paired ? tiles(piece->n_rows) : 0;
+    uint32_t left = piece->n_rows - first * KEPT_TILE_ROWS;
+    struct kept_call call = begin_call(few ? KEPT_KERNEL_MATVEC : KEPT_KERNEL_MATMAT);
+    struct kept_matmul_params params = {
+        .rows_at = product->wanted_rows ? KEPT_STEP_OUT_ROWS : KEPT_STEP_ROWS,
+        .row_cap = columns,
+        .x_first_at = KEPT_STEP_ZERO,
+        .k = matrix->k,
+        .n_rows = left < n * KEPT_TILE_ROWS ? left : n * KEPT_TILE_ROWS,
+        .x_stride = product->x.stride,
+        .y_stride = product->y.stride,
+        .y_offset = product->y_offset + piece->row_first + first * KEPT_TILE_ROWS,
+        .sums_offset = matrix->paired ? matrix->n_rows : 0,
+        .up_tiles = up_tiles,
+        .record_words = matrix->record.n_words,
+        .h_words = matrix->record.h.offset_words,
+        .s_words = matrix->record.s.offset_words,
+        .d_words = matrix->record.d.offset_words,
+    };
+    call.format = matrix->format;
+    set_product_keys(e, &call, columns, product->epilogue);
+    call.args[0] = (struct kept_arg){ piece->region, first * tile_bytes,
+                                      (up_tiles + n) * tile_bytes };
+    call.args[1] = whole(e, product->x.region);
+    call.args[2] = whole(e, product->y.region);
+    call.args[3] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}
+
+void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *product)
+{
+    const struct kept_matrix *matrix = product->matrix;
+    uint32_t columns = product->wanted_rows ? e->program->head_rows : e->program->rows;
+    for (uint32_t i = 0; i < matrix->n_pieces && e->plan->status == KEPT_OK; i++) {
+        uint32_t all = tiles(matrix->pieces[i].n_rows);
+        uint32_t most = tiles_of_call(e, matrix, all, columns);
+        for (uint32_t first = 0; first < all && e->plan->status == KEPT_OK; first += most)
+            emit_product_tiles(e, product, &matrix->pieces[i], first,
+                               all - first < most ? all - first : most);
+    }
+}
+
+void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
+                          struct kept_emit_span rows)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    const struct kept_rope *rope = &e->plan->shape->ropes[shape->rope];
+    uint32_t table = e->plan->rope_tables[shape->rope];
+    struct kept_call call = begin_call(KEPT_KERNEL_SLOT_WRITE);
+    struct kept_slot_write_params params = {
+        .rows_at = KEPT_STEP_ROWS,
+        .row_first = rows.first,
+        .row_cap = rows.cap,
+        .chunk = e->plan->params.chunk_tokens,
+        .n_head = shape->n_head,
+        .n_kv = shape->n_kv,
+        .d = shape->d,
+        .n_rot = rope->n_rot,
+        .rope_pairs = rope->pairs,
+        .qkv_stride = qkv.stride,
+        .cap = layer->cap,
+        .q_scale = shape->q_scale,
+        .eps = e->plan->shape->eps,
+    };
+    call.keys[0] = e->plan->tuning.slot_wg;
+    call.keys[1] = e->plan->profile.word_order;
+    call.keys[2] = layer->q_norm != KEPT_NO_REGION;
+    call.keys[3] = layer->qkv_bias != KEPT_NO_REGION;
+    call.args[0] = whole(e, qkv.region);
+    call.args[1] = whole(e, table);
+    call.args[2] = whole(e, call.keys[3] ? layer->qkv_bias : table);
+    call.args[3] = whole(e, call.keys[2] ? layer->q_norm : table);
+    call.args[4] = whole(e, call.keys[2] ? layer->k_norm : table);
+    call.args[5] = whole(e, layer->k_slots);
+    call.args[6] = whole(e, layer->v_slots);
+    call.args[7] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}
+
+static void emit_merge(struct kept_emitter *e, const struct kept_layer *shape,
+                       struct kept_rows_of part, struct kept_rows_of out, uint32_t parts)
+{
+    struct kept_call call = begin_call(KEPT_KERNEL_ATTN_MERGE);
+    struct kept_merge_params params = {
+        .rows_at = KEPT_STEP_ROWS,
+        .row_cap = e->program->rows,
+        .n_head = shape->n_head,
+        .d = shape->d,
+        .parts = parts,
+        .out_stride = out.stride,
+    };
+    call.keys[0] = e->plan->tuning.merge_wg;
+    call.args[0] = whole(e, part.region);
+    call.args[1] = whole(e, out.region);
+    call.args[2] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}
+
+static uint32_t heads_of_pass(uint32_t group, uint32_t most)
+{
+    uint32_t passes = (group + most - 1) / most;
+    return (group + passes - 1) / passes;
+}
+
+/* Rows that one prefill call takes: all, or as many as stay within a submitted piece, in whole blocks. */
+static uint32_t rows_of_call(const struct kept_emitter *e, const struct kept_layer *shape,
+                             uint32_t slots, uint32_t rows, uint32_t block)
+{
+    uint64_t ops_of_row = 4ull * shape->n_head * shape->d * slots;
+    uint64_t most = e->piece_ops / ops_of_row / block * block;
+    if (most == 0)
+        most = block;
+    return most < rows ? (uint32_t)most : rows;
+}
+
+void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
+                         struct kept_rows_of out, struct kept_rows_of part,
+                         struct kept_emit_span rows)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_tuning *tuning = &e->plan->tuning;
+    const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    bool decode = part.region != KEPT_NO_REGION;
+    uint32_t slots = shape->window && shape->window < layer->cap ? shape->window : layer->cap;
+    uint32_t splits =
+        decode ? kept_tune_splits(tuning, &e->plan->profile, shape->n_kv, slots) : 1;
+    struct kept_call call = begin_call(decode ? KEPT_KERNEL_ATTN_DECODE : KEPT_KERNEL_ATTN_PREFILL);
+    struct kept_attn_params params = {
+        .rows_at = KEPT_STEP_ROWS,
+        .chunk = e->plan->params.chunk_tokens,
+        .n_head = shape->n_head,
+        .n_kv = shape->n_kv,
+        .d = shape->d,
+        .q_stride = qkv.stride,
+        .cap = layer->cap,
+        .window = shape->window,
+        .n_splits = splits,
+        .parts = splits,
+        .out_stride = out.stride,
+        .softcap = shape->softcap,
+    };
+    call.keys[0] = decode ? tuning->decode_wg : tuning->prefill_wg;
+    call.keys[1] = e->plan->profile.word_order;
+    call.keys[2] = shape->d;
+    call.keys[3] = heads_of_pass(shape->n_head / shape->n_kv,
+                                 decode ? tuning->decode_g : tuning->prefill_g);
+    if (!decode)
+        call.keys[5] = tuning->prefill_bq;
+    call.args[0] = whole(e, qkv.region);
+    call.args[1] = whole(e, layer->k_slots);
+    call.args[2] = whole(e, layer->v_slots);
+    call.args[3] = whole(e, e->plan->step); /* meta and live: not read by the plain form */
+    call.args[4] = whole(e, e->plan->step);
+    call.args[5] = whole(e, decode ? part.region : out.region);
+    call.args[6] = whole(e, e->plan->step);
+    uint32_t most = decode ? rows.cap
+                           : rows_of_call(e, shape, slots, rows.cap, tuning->prefill_bq);
+    for (uint32_t first = 0; first < rows.cap; first += most) {
+        params.row_first = rows.first + first;
+        params.row_cap = rows.cap - first < most ? rows.cap - first : most;
+        add_call(e, &call, &params, slots);
+    }
+    if (decode)
+        emit_merge(e, shape, part, out, splits);
+}
+
+void kept_emit_glu(struct kept_emitter *e, struct kept_rows_of x, struct kept_rows_of out,
+                   uint32_t n, enum kept_activation activation)
+{
+    struct kept_call call = begin_call(KEPT_KERNEL_GLU);
+    struct kept_glu_params params = {
+        .rows_at = KEPT_STEP_ROWS,
+        .row_cap = e->program->rows,
+        .n = n,
+        .x_stride = x.stride,
+        .out_stride = out.stride,
+    };
+    call.keys[0] = e->plan->tuning.glu_wg;
+    call.keys[1] = activation == KEPT_ACT_GELU;
+    call.args[0] = whole(e, x.region);
+    call.args[1] = whole(e, out.region);
+    call.args[2] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}
+
+void kept_emit_choice(struct kept_emitter *e)
+{
+    struct kept_call call = begin_call(KEPT_KERNEL_ARGMAX);
+    struct kept_argmax_params params = {
+        .rows_at = KEPT_STEP_OUT_ROWS,
+        .row_cap = e->program->head_rows,
+        .n = e->plan->shape->n_vocab,
+        .stride = e->plan->shape->n_vocab,
+        .softcap = e->plan->shape->logit_softcap,
+    };
+    call.keys[0] = e->plan->tuning.argmax_wg;
+    call.args[0] = whole(e, e->plan->logits);
+    call.args[1] = whole(e, e->plan->choice);
+    call.args[2] = whole(e, e->plan->step);
+    add_call(e, &call, &params, 0);
+}

@@ -1,0 +1,256 @@
+/* core/session_file.c: a session's tokens and slots in a file.
+ *
+ * Little-endian. Header, tokens i32 [position], then per layer and KV head the stored positions from `from` (0, or what
+ * a ring still holds) up to the end: keys f16 [positions][d], values f16 [positions][d]; an XXH3 of everything at the end. Keys are
+ * stored rotated, in plain rows: the file does not depend on the device's word order, capacity or limits. Bound to the model by
+ * the hash of its tensors.
+ */
+#include "core/session_internal.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/status.h"
+#include "base/str.h"
+
+#define MAGIC 0x5353545045B4u /* arbitrary, with a byte that is not text */
+#define VERSION 1u
+
+struct header {
+    uint64_t magic;
+    uint32_t version, n_layers;
+    uint64_t model_hash;
+    uint32_t position, written;
+    uint32_t n_kv, d;
+};
+
+static void word_at(uint32_t order, uint32_t slot, uint32_t pair, uint32_t d, uint64_t *word)
+{
+    uint32_t group = pair / 4, w = pair % 4, row = slot % KEPT_TILE_ROWS;
+    uint64_t record = (uint64_t)(slot / KEPT_TILE_ROWS) * KEPT_TILE_ROWS * (d / 2);
+    *word = record + (uint64_t)group * KEPT_TILE_ROWS * 4 +
+            (order == KEPT_ORDER_LANE ? row * 4 + w : w * KEPT_TILE_ROWS + row);
+}
+
+/* First position that the layer still holds completely. */
+static uint32_t first_held(const struct kept_session *session, uint32_t layer)
+{
+    const struct kept_layer_plan *planned = &session->plan->layers[layer];
+    uint32_t window = session->plan->shape->layers[layer].window;
+    if (!planned->ring || session->position <= window)
+        return 0;
+    return session->position - window;
+}
+
+/* One KV head's slots between the device's layout and rows by position. */
+struct head_job {
+    struct kept_session *session;
+    uint32_t layer, head, from;
+    uint32_t *slots; /* [cap * d/2] words as on the device */
+    uint32_t *rows;  /* [position - from][d/2] */
+    bool keys, saving;
+};
+
+static void move_rows(const struct head_job *job)
+{
+    const struct kept_layer_plan *planned = &job->session->plan->layers[job->layer];
+    uint32_t d = job->session->plan->shape->layers[job->layer].d;
+    uint32_t order = job->session->plan->profile.word_order;
+    for (uint32_t t = job->from; t < job->session->position; t++) {
+        uint32_t slot = t % planned->cap;
+        uint32_t *row = job->rows + (uint64_t)(t - job->from) * (d / 2);
+        for (uint32_t pair = 0; pair < d / 2; pair++) {
+            uint64_t word = (uint64_t)slot * (d / 2) + pair;
+            if (job->keys)
+                word_at(order, slot, pair, d, &word);
+            if (job->saving)
+                row[pair] = job->slots[word];
+            else
+                job->slots[word] = row[pair];
+        }
+    }
+}
+
+static kept_status move_head(struct head_job *job, struct kept_error *err)
+{
+    const struct kept_layer_plan *planned = &job->session->plan->layers[job->layer];
+    uint32_t d = job->session->plan->shape->layers[job->layer].d;
+    uint32_t region = job->keys ? planned->k_slots : planned->v_slots;
+    uint64_t n_bytes = (uint64_t)planned->cap * d * 2, offset = job->head * n_bytes;
+    kept_status status = KEPT_OK;
+    if (job->saving)
+        status = kept_session_read(job->session, region, offset, job->slots, n_bytes, err);
+    else
+        memset(job->slots, 0, n_bytes);
+    if (status == KEPT_OK)
+        move_rows(job);
+    if (status == KEPT_OK && !job->saving)
+        status = kept_session_write(job->session, region, offset, job->slots, n_bytes, err);
+    return status;
+}
+
+static uint64_t most_slot_bytes(const kept_plan *plan)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
+        uint64_t n_bytes = (uint64_t)plan->layers[i].cap * plan->shape->layers[i].d * 2;
+        most = n_bytes > most ? n_bytes : most;
+    }
+    return most;
+}
+
+static struct header header_of(const struct kept_session *session)
+{
+    const struct kept_layer *layer = &session->plan->shape->layers[0];
+    struct header header;
+    memset(&header, 0, sizeof header);
+    header.magic = MAGIC;
+    header.version = VERSION;
+    header.n_layers = session->plan->shape->n_layers;
+    header.model_hash = session->model_hash;
+    header.position = session->position;
+    header.n_kv = layer->n_kv;
+    header.d = layer->d;
+    return header;
+}
+
+/* Bytes of the whole file for this position, checksum included. */
+static uint64_t file_bytes(const struct kept_session *session)
+{
+    const struct kept_shape *shape = session->plan->shape;
+    uint64_t n_bytes = sizeof(struct header) + session->position * 4ull + sizeof(uint64_t);
+    for (uint32_t i = 0; i < shape->n_layers; i++)
+        n_bytes += (uint64_t)(session->position - first_held(session, i)) *
+                   shape->layers[i].n_kv * shape->layers[i].d * 2 * 2;
+    return n_bytes;
+}
+
+/* Walks all heads in file order; at points behind the tokens. */
+static kept_status move_all(struct kept_session *session, uint8_t *at, bool saving,
+                            struct kept_error *err)
+{
+    const struct kept_shape *shape = session->plan->shape;
+    uint32_t *slots = kept_alloc(most_slot_bytes(session->plan));
+    kept_status status = KEPT_OK;
+    if (!slots)
+        return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to copy slots");
+    for (uint32_t i = 0; i < shape->n_layers && status == KEPT_OK; i++) {
+        struct head_job job = { session, i, 0, first_held(session, i), slots, NULL, false, saving };
+        uint64_t row_bytes = shape->layers[i].d * 2ull;
+        for (uint32_t h = 0; h < shape->layers[i].n_kv * 2 && status == KEPT_OK; h++) {
+            job.head = h / 2;
+            job.keys = h % 2 == 0;
+            job.rows = (uint32_t *)(void *)at;
+            status = move_head(&job, err);
+            at += (session->position - job.from) * row_bytes;
+        }
+    }
+    kept_free(slots);
+    return status;
+}
+
+kept_status kept_session_save(kept_session *session, const char *path, struct kept_error *err)
+{
+    if (!path)
+        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_save needs a path");
+    uint64_t n_bytes = file_bytes(session);
+    struct header header = header_of(session);
+    uint8_t *bytes = kept_alloc(n_bytes);
+    if (!bytes)
+        return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to save a session of %llu bytes",
+                         (unsigned long long)n_bytes);
+    memcpy(bytes, &header, sizeof header);
+    memcpy(bytes + sizeof header, session->tokens, session->position * sizeof *session->tokens);
+    kept_status status =
+        move_all(session, bytes + sizeof header + session->position * 4ull, true, err);
+    if (status == KEPT_OK) {
+        uint64_t hash = kept_hash64(bytes, n_bytes - sizeof hash, VERSION);
+        memcpy(bytes + n_bytes - sizeof hash, &hash, sizeof hash);
+        status = kept_file_replace(path, bytes, n_bytes, err);
+    }
+    kept_free(bytes);
+    return status;
+}
+
+static kept_status check_header(const struct kept_session *session, const struct header *header,
+                                const char *path, struct kept_error *err)
+{
+    struct header own = header_of(session);
+    if (header->magic != MAGIC)
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' is not a session file", path);
+    if (header->version != VERSION)
+        return kept_fail(err, KEPT_E_UNSUPPORTED, "'%s' has version %u, this program reads %u", path,
+                         header->version, VERSION);
+    if (header->model_hash != own.model_hash || header->n_layers != own.n_layers ||
+        header->n_kv != own.n_kv || header->d != own.d)
+        return kept_fail(err, KEPT_E_MISMATCH,
+                         "'%s' belongs to another model (hash %016llx, this one is %016llx)", path,
+                         (unsigned long long)header->model_hash,
+                         (unsigned long long)own.model_hash);
+    if (header->position > session->plan->params.context_tokens)
+        return kept_fail(err, KEPT_E_CONTEXT_FULL,
+                         "'%s' holds %u tokens, the planned context is %u", path, header->position,
+                         session->plan->params.context_tokens);
+    return KEPT_OK;
+}
+
+static kept_status check_file(struct kept_session *session, const uint8_t *bytes, size_t n_bytes,
+                              const char *path, struct kept_error *err)
+{
+    struct header header;
+    uint64_t hash;
+    if (n_bytes < sizeof header + sizeof hash)
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' has %zu bytes, too few for a session", path,
+                         n_bytes);
+    memcpy(&header, bytes, sizeof header);
+    kept_status status = check_header(session, &header, path, err);
+    if (status != KEPT_OK)
+        return status;
+    memcpy(&hash, bytes + n_bytes - sizeof hash, sizeof hash);
+    if (hash != kept_hash64(bytes, n_bytes - sizeof hash, VERSION))
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' is damaged: its checksum does not match", path);
+    uint32_t before = session->position;
+    session->position = header.position;
+    uint64_t expected = file_bytes(session);
+    session->position = before;
+    if (expected != n_bytes)
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' has %zu bytes, %u tokens need %llu", path, n_bytes,
+                         header.position, (unsigned long long)expected);
+    for (uint32_t i = 0; i < header.position; i++) {
+        int32_t token;
+        memcpy(&token, bytes + sizeof header + i * 4ull, sizeof token);
+        if (token < 0 || (uint32_t)token >= session->plan->shape->n_vocab)
+            return kept_fail(err, KEPT_E_FORMAT, "'%s' has token id %d at position %u", path, token, i);
+    }
+    return KEPT_OK;
+}
+
+kept_status kept_session_load(kept_session *session, const char *path, struct kept_error *err)
+{
+    char *bytes = NULL;
+    size_t n_bytes = 0;
+    struct header header;
+    if (!path)
+        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_load needs a path");
+    uint64_t most = session->plan->info.kv_bytes + sizeof header + 8 +
+                    session->plan->params.context_tokens * 4ull;
+    kept_status status = kept_file_load(path, most, &bytes, &n_bytes, err);
+    if (status != KEPT_OK)
+        return status;
+    status = check_file(session, (const uint8_t *)bytes, n_bytes, path, err);
+    if (status == KEPT_OK) {
+        memcpy(&header, bytes, sizeof header);
+        memcpy(session->tokens, bytes + sizeof header, header.position * 4ull);
+        session->position = session->written = header.position;
+        session->has_logits = false;
+        session->last_logits = NULL;
+        status = move_all(session, (uint8_t *)bytes + sizeof header + header.position * 4ull, false,
+                          err);
+        if (status != KEPT_OK)
+            session->position = session->written = 0;
+    }
+    kept_free(bytes);
+    return status;
+}

@@ -1,0 +1,52 @@
+/* core/session_internal.h: what a session holds; shared by commit.c (makes it), load.c (weights), session.c (evaluates) and
+ * session_file.c (saves it). */
+#ifndef KEPT_CORE_SESSION_INTERNAL_H
+#define KEPT_CORE_SESSION_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "backend/backend.h"
+#include "core/plan_internal.h"
+#include "kept/session.h"
+
+struct kept_session {
+    const kept_plan *plan;
+    struct kept_device *device;
+    struct kept_buf **bufs;         /* [plan->n_buffers] */
+    struct kept_kernel **kernels;   /* [n_kernels], each used by any number of calls */
+    uint32_t n_kernels, cap_kernels;
+    struct kept_recording **recordings[KEPT_MAX_PROGRAMS]; /* [program.n_pieces] */
+
+    int32_t *tokens;                /* [context]: the evaluated ones, then those under evaluation */
+    uint32_t position;
+    uint32_t written;               /* end of the positions whose slots were ever written since the last reset */
+    uint32_t *step;                 /* host copy: header, tokens, positions */
+    float *logits;                  /* host copy, where the device's cannot be mapped; else NULL */
+    bool has_logits;                /* the device holds logits and choice of the last evaluated token */
+    uint32_t last_choice_row;       /* in this row */
+    const float *last_logits;       /* fetched already, or NULL */
+    atomic_bool cancel;
+
+    uint64_t model_hash, driver_bytes;
+    uint64_t load_ns, prefill_ns, decode_ns, prefill_tokens, decode_tokens;
+    uint64_t allocations_at_commit;
+};
+
+/* Where a region lies. */
+struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t region);
+/* Its host address, or NULL when it is not mapped. */
+void *kept_session_host(const struct kept_session *session, uint32_t region);
+kept_status kept_session_write(struct kept_session *session, uint32_t region, uint64_t offset,
+                               const void *from, uint64_t n_bytes, struct kept_error *err);
+kept_status kept_session_read(struct kept_session *session, uint32_t region, uint64_t offset,
+                              void *to, uint64_t n_bytes, struct kept_error *err);
+
+/* load.c: every weight region from the file; sets model_hash. */
+kept_status kept_session_load_weights(struct kept_session *session, kept_progress_fn progress,
+                                      void *user, struct kept_error *err);
+
+/* session.c: submits and waits; a time-out of the device is an error. */
+kept_status kept_session_run(struct kept_session *session, struct kept_recording *const *recordings,
+                             uint32_t n, struct kept_error *err);
+
+#endif
