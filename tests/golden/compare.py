@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compares logits that the program wrote with the oracle's.
 
-    tools/setup/oracle tests/golden/compare.py MODEL TEXT LOGITS... [--kl 1e-4] [--top1 0.99]
+    tools/setup/oracle tests/golden/compare.py MODEL TEXT LOGITS... [--kl 1e-4] [--top1 0.99] [--tokens N]
 
 LOGITS: raw little-endian float32 [n][vocab], the logits after each of the first n tokens of TEXT (BOS first where the
 model adds one) as one sequence, as `kept eval logits MODEL -f TEXT --out FILE` writes them. Prints for each file the
-mean and largest KL divergence and the share of equal top choices; the exit code is 1 when a limit is broken.
+mean and largest KL divergence and the share of equal top choices; the exit code is 1 when a limit is broken. With
+--tokens only the first N rows count, and fewer are an error.
 """
 import argparse
 import os
@@ -31,6 +32,7 @@ def main():
     args.add_argument("logits", nargs="+")
     args.add_argument("--kl", type=float, default=1e-4)
     args.add_argument("--top1", type=float, default=0.99)
+    args.add_argument("--tokens", type=int)
     args = args.parse_args()
 
     model = oracle.Model(args.model)
@@ -40,7 +42,9 @@ def main():
         n, rest = divmod(os.path.getsize(name), 4 * n_vocab)
         if rest or n == 0:
             sys.exit(f"compare: {name} is not a whole number of rows of {n_vocab} float32")
-        files.append(np.memmap(name, "<f4", "r", shape=(n, n_vocab)))
+        if args.tokens and n < args.tokens:
+            sys.exit(f"compare: {name} has only {n} rows")
+        files.append(np.memmap(name, "<f4", "r", shape=(n, n_vocab))[:args.tokens])
     longest = max(len(f) for f in files)
     ids = tokens.encode(model, pathlib.Path(args.text).read_text(encoding="utf-8"))[:longest]
     if len(ids) < longest:
