@@ -1,9 +1,8 @@
 /* base/arena.c: a list of zeroed blocks; the newest is filled first, a request larger than its rest
  * opens another.
  *
- * Blocks are 16 KiB or as large as the request, so a tree of a few hundred nodes costs a handful of
- * allocations and
- * is freed in one walk. Nothing is returned before kept_arena_finish.
+ * Blocks are 16 KiB or as large as the request, so a tree of a few hundred nodes costs a handful
+ * of allocations and is freed in one walk. Nothing is returned before kept_arena_finish.
  */
 #include "base/arena.h"
 

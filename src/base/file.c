@@ -1,10 +1,8 @@
 /* base/file.c: reading at offsets, whole small files, atomic replacement, directories.
  *
- * A file is read through positioned reads, never mapped: a file that is cut while it is open gives
- * an error here, and
- * would end the process there. Replacement writes beside the target and renames, after the bytes
- * have reached the
- * disk, so that a crash leaves the old file.
+ * A file is read through positioned reads, never mapped: a file that is cut while it is open
+ * gives an error here, and would end the process there. Replacement writes beside the target and
+ * renames, after the bytes have reached the disk, so that a crash leaves the old file.
  */
 #include "base/file.h"
 

@@ -2,11 +2,9 @@
  * subnormals.
  *
  * A half's exponent and fraction, shifted into place, differ from a float by the exponent bias
- * alone; subnormals are
- * normalised by subtracting (or rounded by adding) a power of two and letting the float unit do it.
- * All results that
- * pass through the float unit are normal floats, so flush-to-zero modes of the calling thread
- * change nothing.
+ * alone; subnormals are normalised by subtracting (or rounded by adding) a power of two and
+ * letting the float unit do it. All results that pass through the float unit are normal floats,
+ * so flush-to-zero modes of the calling thread change nothing.
  */
 #include "base/half.h"
 

@@ -42,7 +42,7 @@ const char *kept_status_text(kept_status status)
     return "an unknown status code";
 }
 
-/* Bytes in the well-formed UTF-8 sequence at text, 0 when it is none. The terminating NUL ends any. */
+/* Bytes in the well-formed UTF-8 sequence at text, 0 when it is none; a NUL ends any. */
 static size_t sequence_bytes(const unsigned char *text)
 {
     unsigned char c = text[0], next = text[1];

@@ -1,14 +1,10 @@
 /* base/str.c: strings that grow, bounded formatting, strict number parsing.
  *
  * Formatting and parsing are those of the C locale whatever the host application set: a desktop
- * program with a decimal
- * comma must not change a compiler option or a number in JSON. On POSIX the calling thread's locale
- * is switched for
- * the call (glibc hands out its C locale without allocating); on Windows the C runtime's locale is
- * per process and
- * starts as "C".
- * Parsing accepts the whole text or nothing: no leading space, no trailing bytes, no silent
- * overflow.
+ * program with a decimal comma must not change a compiler option or a number in JSON. On POSIX
+ * the calling thread's locale is switched for the call (glibc hands out its C locale without
+ * allocating); on Windows the C runtime's locale is per process and starts as "C". Parsing
+ * accepts the whole text or nothing: no leading space, no trailing bytes, no silent overflow.
  */
 #if !defined(_WIN32)
 #define _POSIX_C_SOURCE 200809L

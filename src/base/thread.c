@@ -3,22 +3,19 @@
  * A job is a count of items. `waiting` holds how many of them nobody has taken, `unfinished` how
  * many are not done:
  *
- *   run: job = …; unfinished = n; waiting = n ──► every thread: take one while waiting > 0, call,
- *   unfinished -= 1
- *   run returns when unfinished is 0
+ *   run           job = …; unfinished = n; waiting = n
+ *   every thread  while waiting > 0: waiting -= 1; call; unfinished -= 1
+ *   run           returns when unfinished is 0
  *
- * A thread reads the job only while it holds an item of it, and the job cannot end before that item
- * is done, so run
- * waits for the work and never for a worker: one that is late finds nothing to take and has delayed
- * nobody. Taking is
- * a compare-and-swap that never goes below 0, which is what lets a late worker meet the next job
- * safely.
+ * A thread reads the job only while it holds an item of it, and the job cannot end before that
+ * item is done, so run waits for the work and never for a worker: one that is late finds nothing
+ * to take and has delayed nobody. Taking is a compare-and-swap that never goes below 0, which is
+ * what lets a late worker meet the next job safely.
  *
  * Both sides spin for at most SPIN_NS with a pause instruction and then sleep on a condition
- * variable. Sleeping pairs
- * a sequentially consistent announcement ("asleep", "caller_asleep") with a second look at the
- * counter, and the waker
- * writes the counter before it reads the announcement, so one of the two always sees the other.
+ * variable. Sleeping pairs a sequentially consistent announcement ("asleep", "caller_asleep")
+ * with a second look at the counter, and the waker writes the counter before it reads the
+ * announcement, so one of the two always sees the other.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 

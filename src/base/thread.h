@@ -1,11 +1,10 @@
 /* base/thread.h: mutexes, threads, and the pool that the cpu backend and the loader share the work
  * with.
  *
- * The pool's workers spin for a bounded time (about 20 us) for the next job and then sleep, so that
- * two threads beside a busy neighbour
- * degrade instead of collapsing. Work is handed out in items through one atomic counter: whoever is
- * free takes the
- * next, so a preempted thread delays only its own item.
+ * The pool's workers spin for a bounded time (about 20 us) for the next job and then sleep, so
+ * that two threads beside a busy neighbour degrade instead of collapsing. Work is handed out in
+ * items through one atomic counter: whoever is free takes the next, so a preempted thread delays
+ * only its own item.
  */
 #ifndef KEPT_BASE_THREAD_H
 #define KEPT_BASE_THREAD_H

@@ -1,7 +1,6 @@
 /* formats/gguf.c: opening GGUF files and looking things up in them.
  *
- * Nothing in the file says how long its header is (1.7 MB in SmolLM2, over 6 MB in Gemma, most of
- * it
+ * Nothing in the file says how long its header is (1.7 MB in SmolLM2, 6.5 MB in Gemma, most of it
  * token texts). So a growing prefix is read, 1 MiB first, and parsed from its start (gguf_parse.c)
  * until it holds all. The sizes at least double, so all attempts cost at most twice the last.
  */

@@ -2,11 +2,9 @@
  * tensor data.
  *
  * The header is read once into memory owned by the kept_gguf; everything it hands out points into
- * that memory and
- * lives as long. Tensor data is read by the loader through kept_file_read_at at tensor offsets,
- * never mapped.
- * Every count, length and offset is checked against the file's size before it is used.
- * Source: the GGUF specification (ggml repository, docs/gguf.md).
+ * that memory and lives as long. Tensor data is read by the loader through kept_file_read_at at
+ * tensor offsets, never mapped. Every count, length and offset is checked against the file's size
+ * before it is used. Source: the GGUF specification (ggml repository, docs/gguf.md).
  */
 #ifndef KEPT_FORMATS_GGUF_H
 #define KEPT_FORMATS_GGUF_H
@@ -16,8 +14,8 @@
 
 enum kept_gguf_type {
     KEPT_GGUF_U8, KEPT_GGUF_I8, KEPT_GGUF_U16, KEPT_GGUF_I16, KEPT_GGUF_U32, KEPT_GGUF_I32,
-    KEPT_GGUF_F32, KEPT_GGUF_BOOL, KEPT_GGUF_STRING, KEPT_GGUF_ARRAY, KEPT_GGUF_U64, KEPT_GGUF_I64, KEPT_GGUF_F64,
-    KEPT_GGUF_TYPE_COUNT
+    KEPT_GGUF_F32, KEPT_GGUF_BOOL, KEPT_GGUF_STRING, KEPT_GGUF_ARRAY, KEPT_GGUF_U64,
+    KEPT_GGUF_I64, KEPT_GGUF_F64, KEPT_GGUF_TYPE_COUNT
 };
 
 /* Bytes inside the header; not NUL-terminated. */
@@ -60,9 +58,8 @@ struct kept_gguf_tensor {
 struct kept_gguf;
 
 /* Reads and checks the whole header. KEPT_E_IO, KEPT_E_FORMAT (with offset and reason),
- * KEPT_E_HOST_MEMORY. Unknown tensor types are
- * accepted here (inspect shows them); known ones must lie inside the file, aligned, without overlap
- * past its end. */
+ * KEPT_E_HOST_MEMORY. Unknown tensor types are accepted here (inspect shows them); known ones
+ * must lie inside the file, aligned. */
 kept_status kept_gguf_open(const char *path, struct kept_gguf **out, struct kept_error *err);
 /* The same from memory (fuzzing and tests): bytes are copied; file_bytes is the size the file
  * claims to have. */
@@ -86,8 +83,7 @@ const struct kept_gguf_tensor *kept_gguf_find_tensor(const struct kept_gguf *ggu
                                                      const char *name);
 
 /* Typed look-ups: false when absent or of another kind (any integer type fits u64 when not
- * negative; f32, f64 and
- * integers fit f64). *out is untouched then. */
+ * negative; f32, f64 and integers fit f64). *out is untouched then. */
 bool kept_gguf_u64(const struct kept_gguf *gguf, const char *key, uint64_t *out);
 bool kept_gguf_f64(const struct kept_gguf *gguf, const char *key, double *out);
 bool kept_gguf_bool(const struct kept_gguf *gguf, const char *key, bool *out);

@@ -2,13 +2,12 @@
  * re-laid record.
  *
  * Every value is computed in f32 with the operations and the order of the gguf Python package,
- * products before sums
- * and no fused multiply-add (the build passes -ffp-contract=off), so results are equal to the last
- * bit.
+ * products before sums and no fused multiply-add (the build passes -ffp-contract=off), so results
+ * are equal to the last bit.
  *
  * kept_record_value is written straight from the layout in blocks.h and shares nothing with the
- * code that makes
- * records (blocks_relay.c): the unit test compares the two ways over every element.
+ * code that makes records (blocks_relay.c): the unit test compares the two ways over every
+ * element.
  */
 #include "kernel/blocks.h"
 

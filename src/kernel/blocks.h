@@ -9,49 +9,47 @@
  *   So word w of row r in group g is at plane + g*16*W + (LANE: r*W + w, VECTOR: w*16 + r).
  *   Missing rows of the last tile are zero; K is a multiple of the format's block.
  *
- * Planes, with n = K / 32 blocks (K-quants: n = K / 256 super-blocks) of one row:
- *   F32   Q: K/4 groups of 4 words (4 elements each).            F16, BF16  Q: K/8 groups of 4
- *   words (2 elements a word,
- *         low half first); F16/BF16 with K/8: word w of group g holds elements 8g+2w, 8g+2w+1.
- *   Q8_0  Q: 2n groups of 4 words: word w of group 2b+h holds elements 32b+16h+4w…+3 as i8, low
- *   byte first.
- *         S: ceil(n/2) groups of 1 word: f16 d of block 2g in the low half, of block 2g+1 in the
- *         high half (0 if none).
- *   Q4_0  Q: n groups of 4 words: byte i of word w: low nibble element 32g+4w+i, high nibble
- *   element 32g+16+4w+i.
- *         value = (q - 8) * d.  S: as Q8_0.
- *   Q4_1  Q: as Q4_0. S: n groups of 1 word: d low half, m high half. value = q * d + m.
- *   Q5_0  Q, S: as Q4_0. H: n groups of 1 word: bit 8i+w is bit 4 of element 4w+i, bit 8i+4+w that
- *   of element
- *         16+4w+i; so ((h >> w) & 0x01010101) << 4 gives the low elements' high bits and ((h >>
- *         (4+w)) & …) the others'. value = (q - 16) * d.
- *   Q5_1  Q, H: as Q5_0. S: as Q4_1. value = q * d + m.
- *   Q4_K  Q: 8n groups of 4 words: group 8b+p, word w, byte i: low nibble is element 16*(p%2)+4w+i
- *   of sub-block
- *         2*(p/2), high nibble the same element of sub-block 2*(p/2)+1 (sub-blocks of 32 in block
- *         b).
- *         S: n groups of 4 words: [d | dmin<<16 (f16)], [low nibbles of s0…s7, s_k at bit 4k], [low
- *         nibbles of m0…m7],
- *         [high 2 bits: s_k at bit 2k, m_k at bit 16+2k]. value = q * (d*s_k) - dmin*m_k, with
- *         6-bit s_k, m_k.
- *   Q5_K  Q, S: as Q4_K. H: 2n groups of 4 words: the file's qh words 0…7: word index j =
- *   4*(p%2)+w, byte i: bit k is bit 4
- *         of element 4j+i of sub-block k.
- *   Q6_K  Q (the low 4 bits): 8n groups of 4 words: group 8b+p, word w, byte i: low nibble is
- *   element
- *         128*(p/4) + 32*(p/2%2) + 16*(p%2)+4w+i of block b, high nibble the element 64 after it.
- *         H (the high 2 bits): 4n groups of 4 words: group 4b+p, word w, byte i: bits 2t, 2t+1 (t =
- *         0…3) belong to
- *         element 128*(p/2) + 32t + 16*(p%2)+4w+i.
- *         S: n groups of 4 words: sixteen i8 scales, sc of elements 16j…16j+15 is byte j%4 of word
- *         j/4.
- *         D: ceil(n/2) groups of 1 word: f16 d of block 2g low half, 2g+1 high half. value = d * sc
- *         * (q - 32).
- *   In Q4_K, Q5_K and Q6_K the words of Q and H are the file's own (ql, qs, qh) in the file's
- *   order.
+ * Planes of one row, with n = K / 32 blocks (K-quants: n = K / 256); "n x 4" means n groups of 4
+ * words; byte i of a word is its bits 8i to 8i+7; "two halves" are f16, the first in the low half:
  *
- * Sources: ggml's block definitions (MIT); values are bit-equal to the gguf Python package's
- * dequantisation.
+ *   F32   Q  K/4 x 4: one element a word.
+ *   F16   Q  K/8 x 4: two halves a word; word w of group g holds elements 8g+2w and 8g+2w+1.
+ *   BF16  Q  as F16.
+ *   Q8_0  Q  2n x 4: byte i of word w of group 2b+h is element 32b+16h+4w+i, i8.
+ *         S  ceil(n/2) x 1: two halves: d of blocks 2g and 2g+1 (0 when there is none).
+ *         value = d * q
+ *   Q4_0  Q  n x 4: byte i of word w: element 4w+i in the low nibble, 16+4w+i in the high one.
+ *         S  as Q8_0.
+ *         value = d * (q - 8)
+ *   Q4_1  Q  as Q4_0.
+ *         S  n x 1: two halves: d and m.
+ *         value = d * q + m
+ *   Q5_0  Q, S as Q4_0, with the low 4 bits of q.
+ *         H  n x 1: bit 8i+w is bit 4 of element 4w+i, bit 8i+4+w that of element 16+4w+i, so that
+ *            ((h >> w) & 0x01010101) << 4 fits the low nibbles of word w, h >> (4+w) the high ones.
+ *         value = d * (q - 16)
+ *   Q5_1  Q, H as Q5_0, S as Q4_1.
+ *         value = d * q + m
+ *   Q4_K  Q  8n x 4: byte i of word w of group 8b+p: element l = 16*(p%2)+4w+i of sub-block
+ *            2*(p/2) in the low nibble, the same of sub-block 2*(p/2)+1 in the high one (a block
+ *            has 8 sub-blocks of 32).
+ *         S  n x 4: two halves: d and dmin; the low 4 bits of s_k at bit 4k; those of m_k at bit
+ *            4k; the high 2 bits of s_k at bit 2k and of m_k at bit 16+2k.
+ *         value = (d * s_k) * q - (dmin * m_k), s_k and m_k unsigned
+ *   Q5_K  Q, S as Q4_K, with the low 4 bits of q.
+ *         H  2n x 4: bit k of byte i of word w of group 2b+p: bit 4 of element 16p+4w+i of
+ *            sub-block k.
+ *         value = as Q4_K
+ *   Q6_K  Q  8n x 4, the low 4 bits of q: byte i of word w of group 8b+p: element
+ *            e = 128*(p/4) + 32*(p/2%2) + 16*(p%2)+4w+i in the low nibble, e+64 in the high one.
+ *         H  4n x 4, the high 2 bits of q: bits 2t and 2t+1 (t = 0…3) of byte i of word w of group
+ *            4b+p: element 128*(p/2) + 32t + 16*(p%2)+4w+i.
+ *         S  n x 4: byte i of word w: sc of elements 16*(4w+i) to 16*(4w+i)+15, i8.
+ *         D  as S of Q8_0.
+ *         value = (d * sc) * (q - 32)
+ *
+ * In the K-quants the words of Q and H are those of the file (ql, qs, qh) in the file's order.
+ * Sources: ggml's block definitions (MIT); values are bit-equal to the gguf Python package's.
  */
 #ifndef KEPT_KERNEL_BLOCKS_H
 #define KEPT_KERNEL_BLOCKS_H
@@ -62,9 +60,9 @@
 
 #include "kept/common.h"
 
-/* X(NAME, "name", ggml_type, elements per block, file bytes per block); the numbers of the enum are
- * shared with the
- * kernels (params.h has the same as KEPT_FMT_… macros; a static assertion compares). */
+/* X(NAME, "name", ggml_type, elements per block, file bytes per block); the numbers of the
+ * enum are shared with the kernels (params.h has the same as KEPT_FMT_… macros; a static assertion
+ * compares). */
 #define KEPT_FORMAT_LIST(X)       \
     X(F32, "F32", 0, 1, 4)        \
     X(F16, "F16", 1, 1, 2)        \

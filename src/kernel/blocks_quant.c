@@ -1,10 +1,9 @@
 /* kernel/blocks_quant.c: f32 to file blocks, for tests and for making small models.
  *
  * Plain round-to-nearest with one scale per block: no search for better scales and no importance
- * weights. Scales are
- * rounded to what the block stores before the elements are, so that rounding a scale costs no
- * accuracy twice.
- * Infinities and NaN in the input give blocks without meaning, never undefined behaviour.
+ * weights. Scales are rounded to what the block stores before the elements are, so that rounding
+ * a scale costs no accuracy twice. Infinities and NaN in the input give blocks without meaning,
+ * never undefined behaviour.
  */
 #include "kernel/blocks.h"
 

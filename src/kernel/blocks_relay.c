@@ -1,21 +1,17 @@
 /* kernel/blocks_relay.c: file rows to records and back.
  *
  * Each plane of each format takes its words from the file's blocks in one of five ways, so one
- * table describes all
- * formats, gives the sizes of records and drives both directions:
+ * table describes all formats, gives the sizes of records and drives both directions:
  *
  *   QUADS   per_block groups of 4 words: 16 file bytes each, from offset on
  *   WORD    one word: 4 file bytes
  *   HALVES  one word for two neighbouring blocks: 2 file bytes of each
- *   BITS    one word: the 32 fifth bits of a Q5_0 or Q5_1 block, permuted (bit 16h+4w+i goes to
- *   8i+4h+w)
- *   SCALES  4 words: d, dmin and the packed 6-bit scales of a Q4_K or Q5_K block, unpacked into
- *   nibbles and pairs
+ *   BITS    one word: the 32 fifth bits of a Q5_0 or Q5_1 block, 16h+4w+i to 8i+4h+w
+ *   SCALES  4 words: d, dmin and the packed 6-bit scales of a Q4_K or Q5_K block, as nibbles and pairs
  *
  * Plain floats are "blocks" of 32 elements here. A tile is read plane by plane, 16 rows side by
- * side: its file bytes
- * (15 to 40 KiB in small models) stay in the cache between planes, and the record is written once,
- * in order.
+ * side: its file bytes (15 to 40 KiB in small models) stay in the cache between planes, and the
+ * record is written once, in order.
  */
 #include "kernel/blocks.h"
 
@@ -121,9 +117,8 @@ static void bits_to(uint32_t h, uint8_t *bytes)
     memcpy(bytes, &qh, sizeof qh);
 }
 
-/* The twelve bytes hold s0…s3 and m0…m3 in the low 6 bits of bytes 0…7, s4…s7 and m4…m7 as the low
- * and high nibbles of
- * bytes 8…11 with their upper 2 bits on top of bytes 0…3 and 4…7. */
+/* The twelve bytes hold s0…s3 and m0…m3 in the low 6 bits of bytes 0…7, s4…s7 and m4…m7 as the
+ * low and high nibbles of bytes 8…11 with their upper 2 bits on top of bytes 0…3 and 4…7. */
 static void scales_from(const uint8_t *block, uint32_t words[4])
 {
     const uint8_t *b = block + 4;

@@ -43,7 +43,8 @@ static void walk(const struct kept_gguf *gguf, uint64_t file_bytes)
         const struct kept_gguf_tensor *tensor = kept_gguf_tensor_at(gguf, i);
         if (kept_gguf_find_tensor(gguf, tensor->name) != tensor)
             abort();
-        if (tensor->offset_bytes > file_bytes || tensor->n_bytes > file_bytes - tensor->offset_bytes)
+        if (tensor->offset_bytes > file_bytes ||
+            tensor->n_bytes > file_bytes - tensor->offset_bytes)
             abort();
     }
 }

@@ -2,8 +2,8 @@
  *
  * Dequantisation is compared with values of the gguf Python package (data/blocks.bin, made by
  * tests/golden/blocks.py), bit by bit. Records are compared element by element through two
- * implementations that share
- * no code, over random block bytes, so every bit of every field takes both values.
+ * implementations that share no code, over random block bytes, so every bit of every field takes
+ * both values.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -127,9 +127,8 @@ static void test_relay(void **state)
                 check_relay(f, order, n_rows[n - 1], n * smallest_k(f));
 }
 
-/* One element set in an otherwise zero row appears at its own place only: catches permutations that
- * the comparison of
- * two decoders cannot, because here the expected index is known. */
+/* One element set in an otherwise zero row appears at its own place only: catches permutations
+ * that the comparison of two decoders cannot, because here the expected index is known. */
 static void test_dequant_places(void **state)
 {
     (void)state;
@@ -149,8 +148,7 @@ static void test_dequant_places(void **state)
 }
 
 /* The error of a random row stays within the step of the format; steps are what the block's range
- * divided by its
- * levels gives, doubled for the rounding of stored scales. */
+ * divided by its levels gives, doubled for the rounding of stored scales. */
 static void test_quant_error(void **state)
 {
     (void)state;
