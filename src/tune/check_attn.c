@@ -1,0 +1,461 @@
+/* tune/check_attn.c: cases and bounds of attention (decode, prefill) and of the merge of partial results.
+ *
+ * Bound of the output o / l of one query head. A score is a product of d terms (error e_t as in check_matmul.c, the
+ * soft cap and the bias add theirs); its weight p_t = exp(score - m) then has a relative error of
+ *     r_t = exp(e_t + e_max) - 1 + the error of exp itself,
+ * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The sums over n slots add
+ * (4 sqrt(n) + 8) u sum p_t |v_t| / l. Scores are computed here in double from the same bytes.
+ *
+ * Decode writes partial results whose form is free: which tiles a split takes, and which m a part refers to. They are
+ * brought to one form first: merged, as (log of the sum, 1, output) in the first part, the others zero.
+ * Slots that no query attends hold finite values of any size (zero after create, or once live), not NaN: a weight of
+ * zero may be multiplied with them.
+ */
+#include "tune/check_case.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/half.h"
+#include "base/str.h"
+
+enum { QKV, K_SLOTS, V_SLOTS, META, LIVE, OUT, STEP };
+
+#define MAX_D 256
+
+/* ---- keys and shapes ---- */
+
+static void attn_keys(struct check_case *c, uint32_t hi)
+{
+    static const uint32_t ds[] = {32, 64, 64, 96, 128, 256};
+    static const uint32_t groups[] = {1, 2, 3, 4, 8};
+    kept_check_group(c, 32, hi);
+    kept_check_set_key(c, "D", kept_check_pick(c, ds, 6));
+    kept_check_set_key(c, "G", kept_check_pick(c, groups, 5));
+    kept_check_set_key(c, "GENERAL", kept_check_range(c, 0, 1));
+}
+
+void kept_keys_attn_decode(struct check_case *c)
+{
+    attn_keys(c, 128);
+}
+
+void kept_keys_attn_prefill(struct check_case *c)
+{
+    static const uint32_t rows[] = {1, 2, 4, 8};
+    attn_keys(c, 128);
+    kept_check_set_key(c, "BQ", kept_check_pick(c, rows, 4));
+}
+
+static bool general(const struct check_case *c)
+{
+    return c->keys[KEPT_KEY_ATTN_GENERAL] != 0;
+}
+
+static void pick_attn(struct check_case *c, uint32_t max_rows)
+{
+    static const uint32_t groups[] = {1, 2, 3, 4, 5, 8, 9};
+    struct kept_attn_params *p = &c->params.attn;
+    const struct check_model *m = c->model;
+    p->d = c->keys[KEPT_KEY_ATTN_D];
+    p->n_kv = m != NULL ? m->n_kv : kept_check_range(c, 1, 3);
+    p->n_head = m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, 7);
+    p->q_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : kept_check_range(c, 0, 6));
+    p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 5));
+    p->window = m == NULL && kept_check_chance(c, 45) ? kept_check_range(c, 1, p->cap) : 0;
+    if (p->window == 0 && p->cap < max_rows + 16) /* every row's whole past is in the cache */
+        p->cap = (max_rows + 16 + 63) / 64 * 64;
+    p->softcap = m == NULL && kept_check_chance(c, 30) ? 50.0f : 0;
+    if (c->row->id == KEPT_KERNEL_ATTN_DECODE) {
+        p->n_splits = m != NULL ? 4 : kept_check_range(c, 1, 6);
+        p->part_first = m != NULL ? 0 : kept_check_range(c, 0, 2);
+        p->parts = p->part_first + p->n_splits + (m != NULL ? 0 : kept_check_range(c, 0, 2));
+    } else {
+        p->out_stride = KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+    }
+}
+
+/* A query of a full cache stays within it; with a window, positions go around the ring and far out. */
+static int32_t pick_position(struct check_case *c, uint32_t max_rows)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    if (c->model != NULL)
+        return (int32_t)c->model->n_past;
+    if (kept_check_chance(c, 15))
+        return 0;
+    if (p->window != 0 && kept_check_chance(c, 50))
+        return (int32_t)kept_check_range(c, 0, 200000);
+    uint32_t spare = max_rows + 12;
+    return (int32_t)kept_check_range(c, 0, p->cap > spare ? p->cap - spare : 0);
+}
+
+static void fill_slots(struct check_case *c, uint32_t i_bind, float scale)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    uint64_t n = (uint64_t)p->n_kv * p->cap * p->d / 2;
+    uint32_t *slots = kept_check_bind(c, i_bind, n);
+    for (uint64_t i = 0; slots != NULL && i < n; i++) {
+        uint32_t lo = kept_f32_to_f16(kept_check_value(c, scale));
+        slots[i] = lo | (uint32_t)kept_f32_to_f16(kept_check_value(c, scale)) << 16;
+    }
+}
+
+static int32_t slot_position(struct check_case *c, int32_t position)
+{
+    switch (kept_check_range(c, 0, 7)) {
+    case 0:
+        return -(int32_t)kept_check_range(c, 1, 600); /* episodic */
+    case 1:
+        return position + (int32_t)kept_check_range(c, 0, 9);
+    default:
+        return position - (int32_t)kept_check_range(c, 0, (uint32_t)position + 1);
+    }
+}
+
+/* Positions, ends and biases of general slots, and how many live; a few heads have none. */
+static void fill_meta(struct check_case *c, int32_t position)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    uint32_t *meta = kept_check_bind(c, META, general(c) ? (uint64_t)p->n_kv * 3 * p->cap : 16);
+    uint32_t *live = kept_check_bind(c, LIVE, general(c) ? p->n_kv : 16);
+    if (meta == NULL || live == NULL || !general(c))
+        return;
+    for (uint32_t h = 0; h < p->n_kv; h++) {
+        live[h] = kept_check_chance(c, 10) ? 0 : kept_check_range(c, 1, p->cap);
+        if (c->model != NULL || kept_check_chance(c, 15))
+            live[h] = p->cap;
+        uint32_t *pos = meta + (uint64_t)h * 3 * p->cap;
+        for (uint32_t s = 0; s < live[h]; s++) {
+            int32_t at = slot_position(c, position);
+            int32_t until = kept_check_chance(c, 75) ? INT32_MAX : at + (int32_t)kept_check_range(c, 0, 300);
+            float bias = kept_check_chance(c, 50) ? 0 : logf(1 + 50 * fabsf(kept_check_unit(c)));
+            pos[s] = (uint32_t)at;
+            pos[p->cap + s] = (uint32_t)until;
+            memcpy(&pos[2 * p->cap + s], &bias, 4);
+        }
+    }
+}
+
+static void gen_attn(struct check_case *c, uint32_t max_rows)
+{
+    struct kept_attn_params *p = &c->params.attn;
+    pick_attn(c, max_rows);
+    int32_t position = pick_position(c, max_rows);
+    uint32_t *step = kept_check_step(c, STEP, c->model != NULL ? c->model->rows : max_rows, position,
+                                     &p->chunk);
+    uint32_t planned = kept_check_planned_rows(c);
+    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+    float *qkv = kept_check_bind_f32(c, QKV, (uint64_t)planned * p->q_stride);
+    float k_scale = kept_check_chance(c, 10) ? 40 : 2;
+    fill_slots(c, K_SLOTS, k_scale);
+    fill_slots(c, V_SLOTS, 2);
+    fill_meta(c, position);
+    kept_check_bind(c, OUT, decode ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
+                                   : (uint64_t)planned * p->out_stride);
+    if (c->failed || step == NULL)
+        return;
+    if (c->model == NULL && kept_check_chance(c, 20)) /* rows of several branches: any order */
+        for (uint32_t i = 0; i < planned; i++)
+            step[KEPT_STEP_TOKENS + p->chunk + i] = (uint32_t)position + kept_check_range(c, 0, 5);
+    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++)
+        for (uint32_t i = 0; i < p->n_head * p->d; i++)
+            qkv[(uint64_t)row * p->q_stride + i] = kept_check_value(c, 0.5f);
+    c->live_slots = c->model != NULL ? c->model->n_past + c->model->rows : p->cap;
+    kept_snprintf(c->shape, sizeof c->shape,
+                  "heads %u/%u, d %u, cap %u, window %u, softcap %g, position %d, splits %u", p->n_head,
+                  p->n_kv, p->d, p->cap, p->window, p->softcap, position, p->n_splits);
+}
+
+void kept_gen_attn_decode(struct check_case *c)
+{
+    gen_attn(c, 9);
+}
+
+void kept_gen_attn_prefill(struct check_case *c)
+{
+    gen_attn(c, kept_check_chance(c, 20) ? 70 : 20);
+}
+
+/* ---- bounds ---- */
+
+/* One query head: scores, weights and the output in double, and bounds. */
+struct head {
+    const struct check_case *c;
+    uint32_t kv, n; /* attended slots */
+    int64_t position;
+    const float *q;
+    uint32_t *slot;       /* [cap] */
+    double *score, *error; /* [cap] */
+    double log_sum, log_sum_bound;
+    double out[MAX_D], bound[MAX_D];
+};
+
+static uint64_t k_half(const struct head *h, uint32_t slot, uint32_t i)
+{
+    const struct kept_attn_params *p = &h->c->params.attn;
+    uint64_t tile = ((uint64_t)h->kv * p->cap + slot / 16 * 16) * p->d;
+    uint32_t r = slot % 16, w = i % 8 / 2;
+    bool lane = h->c->keys[KEPT_KEY_ORDER] == KEPT_LANE;
+    return tile + 2 * (i / 8 * 64 + (lane ? r * 4 + w : w * 16 + r)) + i % 2;
+}
+
+static double half_at(const struct head *h, uint32_t i_bind, uint64_t i_half)
+{
+    return kept_f16_to_f32((uint16_t)(h->c->bind[i_bind].before[i_half / 2] >> (16 * (i_half & 1))));
+}
+
+static void add_slot(struct head *h, uint32_t slot, double bias)
+{
+    const struct kept_attn_params *p = &h->c->params.attn;
+    double s = 0, size = 0;
+    for (uint32_t i = 0; i < p->d; i++) {
+        double term = h->q[i] * half_at(h, K_SLOTS, k_half(h, slot, i));
+        s += term;
+        size += fabs(term);
+    }
+    double error = (4 * sqrt(p->d) + 8) * CHECK_U * size + p->d * CHECK_TINY * 64;
+    if (p->softcap > 0) {
+        error += kept_check_tanh_bound(s, p->softcap);
+        s = p->softcap * tanh(s / p->softcap);
+    }
+    h->slot[h->n] = slot;
+    h->score[h->n] = s + bias;
+    h->error[h->n++] = error + 2 * CHECK_U * (fabs(s) + fabs(bias));
+}
+
+static void list_slots(struct head *h)
+{
+    const struct kept_attn_params *p = &h->c->params.attn;
+    h->n = 0;
+    if (!general(h->c)) {
+        int64_t lo = p->window != 0 && h->position >= p->window ? h->position - p->window + 1 : 0;
+        for (int64_t t = lo; t <= h->position; t++)
+            add_slot(h, (uint32_t)(t % p->cap), 0);
+        return;
+    }
+    const uint32_t *pos = h->c->bind[META].before + (uint64_t)h->kv * 3 * p->cap;
+    for (uint32_t s = 0; s < h->c->bind[LIVE].before[h->kv]; s++) {
+        int64_t at = (int32_t)pos[s], until = (int32_t)pos[p->cap + s];
+        bool inside = p->window == 0 || at > h->position - p->window || at < 0;
+        float bias;
+        memcpy(&bias, &pos[2 * p->cap + s], 4);
+        if (at <= h->position && h->position < until && inside)
+            add_slot(h, s, bias);
+    }
+}
+
+/* Adds slot t with its share of the total to the output (pass 0) or to the bounds (pass 1). */
+static void add_value(struct head *h, uint32_t t, double share, double relative, bool bounds)
+{
+    const struct kept_attn_params *p = &h->c->params.attn;
+    double sums = (4 * sqrt(h->n) + 8) * CHECK_U;
+    for (uint32_t i = 0; i < p->d; i++) {
+        double v = half_at(h, V_SLOTS, ((uint64_t)h->kv * p->cap + h->slot[t]) * p->d + i);
+        if (bounds)
+            h->bound[i] += share * (relative * fabs(v - h->out[i]) + sums * fabs(v));
+        else
+            h->out[i] += share * v;
+    }
+}
+
+static void head_bounds(struct head *h)
+{
+    uint32_t d = h->c->params.attn.d;
+    double m = -INFINITY, error_max = 0, l = 0;
+    for (uint32_t t = 0; t < h->n; t++) {
+        m = fmax(m, h->score[t]);
+        error_max = fmax(error_max, h->error[t]);
+    }
+    for (uint32_t t = 0; t < h->n; t++)
+        l += exp(h->score[t] - m);
+    for (uint32_t i = 0; i < d; i++) {
+        h->out[i] = 0;
+        h->bound[i] = 2 * CHECK_TINY;
+    }
+    h->log_sum = m + log(l);
+    h->log_sum_bound = (4 * sqrt(h->n) + 8 + 2 * fabs(h->log_sum)) * CHECK_U;
+    for (uint32_t t = 0; t < h->n; t++)
+        add_value(h, t, exp(h->score[t] - m) / l, 0, false);
+    for (uint32_t t = 0; t < h->n; t++) {
+        double share = exp(h->score[t] - m) / l;
+        double relative = expm1(h->error[t] + error_max) + 2 * kept_check_exp_bound(h->score[t] - m);
+        h->log_sum_bound += share * relative;
+        add_value(h, t, share, relative, true);
+    }
+    for (uint32_t i = 0; i < d; i++)
+        h->bound[i] += 4 * CHECK_U * fabs(h->out[i]);
+}
+
+static void store_decode(struct check_case *c, const struct head *h, uint64_t i_head)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    uint64_t at = (i_head * p->parts + p->part_first) * (p->d + 4);
+    kept_check_bound(c, OUT, at, h->log_sum_bound);
+    for (uint32_t i = 0; i < p->d; i++)
+        kept_check_bound(c, OUT, at + 4 + i, h->bound[i]);
+}
+
+static void store_prefill(struct check_case *c, const struct head *h, uint64_t at)
+{
+    for (uint32_t i = 0; i < c->params.attn.d; i++)
+        kept_check_bound(c, OUT, at + i, h->bound[i]);
+}
+
+static void bound_rows(struct check_case *c, struct head *h)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
+        uint64_t out = (uint64_t)row * p->out_stride;
+        h->position = (int32_t)c->bind[STEP].before[KEPT_STEP_TOKENS + p->chunk + row];
+        for (uint32_t head = 0; head < p->n_head; head++) {
+            h->kv = head / (p->n_head / p->n_kv);
+            h->q = (const float *)(const void *)c->bind[QKV].before + (uint64_t)row * p->q_stride +
+                   (uint64_t)head * p->d;
+            list_slots(h);
+            if (h->n == 0)
+                continue; /* exactly empty */
+            head_bounds(h);
+            if (decode)
+                store_decode(c, h, (uint64_t)row * p->n_head + head);
+            else
+                store_prefill(c, h, out + (uint64_t)head * p->d);
+        }
+        if (!decode)
+            kept_check_bound_sums(c, OUT, out, out + (uint64_t)p->n_head * p->d, p->n_head * p->d);
+    }
+}
+
+static void bound_attn(struct check_case *c)
+{
+    struct head h = {.c = c};
+    size_t cap = c->params.attn.cap;
+    h.slot = kept_calloc(cap, sizeof *h.slot);
+    h.score = kept_calloc(cap, sizeof *h.score);
+    h.error = kept_calloc(cap, sizeof *h.error);
+    if (h.slot != NULL && h.score != NULL && h.error != NULL)
+        bound_rows(c, &h);
+    else
+        c->failed = true;
+    kept_free(h.slot);
+    kept_free(h.score);
+    kept_free(h.error);
+}
+
+void kept_bound_attn_decode(struct check_case *c)
+{
+    bound_attn(c);
+}
+
+void kept_bound_attn_prefill(struct check_case *c)
+{
+    bound_attn(c);
+}
+
+/* ---- one form for partial results ---- */
+
+static void merge_parts(float *part, uint32_t n, uint32_t d)
+{
+    size_t stride = d + 4;
+    double m = -INFINITY, l = 0, out[MAX_D] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        if (!(part[i * stride] <= m))
+            m = part[i * stride];
+    for (uint32_t i = 0; i < n; i++) {
+        double w = part[i * stride] == m ? (m == -INFINITY ? 0 : 1) : exp(part[i * stride] - m);
+        l += w * part[i * stride + 1];
+        for (uint32_t k = 0; k < d; k++)
+            out[k] += w * part[i * stride + 4 + k];
+    }
+    memset(part, 0, n * stride * sizeof *part);
+    part[0] = l == 0 ? -INFINITY : (float)(m + log(l));
+    for (uint32_t k = 0; k < d; k++)
+        part[4 + k] = l == 0 ? (float)out[k] : (float)(out[k] / l);
+}
+
+void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    float *part = (float *)(void *)bind[OUT];
+    for (uint32_t i = 0; i < c->live * p->n_head; i++) {
+        uint64_t head = (uint64_t)p->row_first * p->n_head + i;
+        merge_parts(part + (head * p->parts + p->part_first) * (p->d + 4), p->n_splits, p->d);
+    }
+}
+
+/* ---- merge ---- */
+
+void kept_keys_attn_merge(struct check_case *c)
+{
+    kept_check_group(c, 16, 128);
+}
+
+static void fill_part(struct check_case *c, float *part, uint32_t d, bool empty)
+{
+    part[0] = empty ? -INFINITY : kept_check_value(c, kept_check_chance(c, 20) ? 80 : 5);
+    part[1] = empty ? 0 : 1 + 20 * fabsf(kept_check_unit(c));
+    for (uint32_t i = 0; i < d; i++)
+        part[4 + i] = empty ? 0 : part[1] * kept_check_value(c, 2);
+}
+
+void kept_gen_attn_merge(struct check_case *c)
+{
+    static const uint32_t ds[] = {32, 64, 64, 96, 128, 256};
+    struct kept_merge_params *p = &c->params.merge;
+    const struct check_model *m = c->model;
+    p->d = m != NULL ? m->d : kept_check_pick(c, ds, 6);
+    p->n_head = m != NULL ? m->n_head : kept_check_range(c, 1, 12);
+    p->parts = m != NULL ? 4 : kept_check_range(c, 1, 40);
+    p->out_stride = KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+    kept_check_step(c, 2, m != NULL ? m->rows : 9, 0, NULL);
+    uint32_t planned = kept_check_planned_rows(c);
+    uint64_t heads = (uint64_t)planned * p->n_head;
+    float *part = kept_check_bind_f32(c, 0, heads * p->parts * (p->d + 4));
+    kept_check_bind(c, 1, (uint64_t)planned * p->out_stride);
+    if (c->failed)
+        return;
+    for (uint64_t head = (uint64_t)p->row_first * p->n_head;
+         head < (uint64_t)(p->row_first + c->live) * p->n_head; head++) {
+        bool all_empty = kept_check_chance(c, 10);
+        for (uint32_t i = 0; i < p->parts; i++)
+            fill_part(c, part + (head * p->parts + i) * (p->d + 4), p->d,
+                      all_empty || kept_check_chance(c, 20));
+    }
+    kept_snprintf(c->shape, sizeof c->shape, "heads %u, d %u, parts %u", p->n_head, p->d, p->parts);
+}
+
+/* The same argument as for slots: the weights are exp(m - M), the sums have `parts` terms. */
+static void merge_bounds(struct check_case *c, const float *part, uint64_t at)
+{
+    const struct kept_merge_params *p = &c->params.merge;
+    size_t stride = p->d + 4;
+    double m = -INFINITY, l = 0;
+    for (uint32_t i = 0; i < p->parts; i++)
+        m = fmax(m, part[i * stride]);
+    for (uint32_t i = 0; m > -INFINITY && i < p->parts; i++)
+        l += exp(part[i * stride] - m) * part[i * stride + 1];
+    for (uint32_t k = 0; l > 0 && k < p->d; k++) {
+        double out = fabs(kept_check_want(c, 1, at + k)), bound = 4 * CHECK_U * out + 2 * CHECK_TINY;
+        for (uint32_t i = 0; i < p->parts; i++) {
+            double w = exp(part[i * stride] - m), o = fabs(part[i * stride + 4 + k]);
+            double relative = isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
+            relative += (4 * sqrt(p->parts) + 4) * CHECK_U;
+            bound += w / l * relative * (o + out * part[i * stride + 1]);
+        }
+        kept_check_bound(c, 1, at + k, bound);
+    }
+}
+
+void kept_bound_attn_merge(struct check_case *c)
+{
+    const struct kept_merge_params *p = &c->params.merge;
+    const float *part = (const float *)(const void *)c->bind[0].before;
+    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
+        uint64_t out = (uint64_t)row * p->out_stride;
+        for (uint32_t head = 0; head < p->n_head; head++)
+            merge_bounds(c, part + ((uint64_t)row * p->n_head + head) * p->parts * (p->d + 4),
+                         out + (uint64_t)head * p->d);
+        kept_check_bound_sums(c, 1, out, out + (uint64_t)p->n_head * p->d, p->n_head * p->d);
+    }
+}
