@@ -11,7 +11,7 @@
  * */
 void *kept_alloc(size_t n_bytes);
 void *kept_calloc(size_t n, size_t size_bytes);
-void *kept_realloc(void *old, size_t n_bytes);   /* old stays valid on failure */
+void *kept_realloc(void *old, size_t n_bytes); /* old stays valid on failure */
 void *kept_realloc_array(void *old, size_t n, size_t size_bytes);
 void *kept_alloc_aligned(size_t align_bytes, size_t n_bytes); /* freed by kept_free_aligned */
 void kept_free(void *p);

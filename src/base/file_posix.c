@@ -1,6 +1,6 @@
 /* base/file_posix.c: files through POSIX calls. strerror is thread-safe in every C library we build
  * against. */
-#define _POSIX_C_SOURCE 200809L
+#define _POSIX_C_SOURCE   200809L
 #define _FILE_OFFSET_BITS 64
 
 #include "base/file_os.h"

@@ -10,7 +10,7 @@
 
 #include "base/str.h"
 
-#define STRINGIFY(x) #x
+#define STRINGIFY(x)          #x
 #define VERSION_TEXT(a, b, c) STRINGIFY(a) "." STRINGIFY(b) "." STRINGIFY(c)
 
 const char *kept_version(void)

@@ -29,9 +29,9 @@
 #include "base/clock.h"
 #include "base/status.h"
 
-#define SPIN_NS 20000u
-#define SPIN_ROUNDS 32 /* pauses between two looks at the clock */
-#define MAX_THREADS 512u
+#define SPIN_NS          20000u
+#define SPIN_ROUNDS      32 /* pauses between two looks at the clock */
+#define MAX_THREADS      512u
 #define CACHE_LINE_BYTES 64
 
 /* ---- mutex ---- */

@@ -24,10 +24,9 @@ static kept_status read_header(struct kept_gguf *gguf, struct kept_error *err)
     uint64_t n_bytes = 0, wanted_bytes = FIRST_READ_BYTES;
     for (;;) {
         if (wanted_bytes > MAX_HEADER_BYTES)
-            return kept_fail(err, KEPT_E_FORMAT,
-                             "the header needs %llu bytes, at most %llu are read",
-                             (unsigned long long)wanted_bytes,
-                             (unsigned long long)MAX_HEADER_BYTES);
+            return kept_fail(
+                err, KEPT_E_FORMAT, "the header needs %llu bytes, at most %llu are read",
+                (unsigned long long)wanted_bytes, (unsigned long long)MAX_HEADER_BYTES);
         uint64_t next = wanted_bytes > 2 * n_bytes ? wanted_bytes : 2 * n_bytes;
         next = next < MAX_HEADER_BYTES ? next : MAX_HEADER_BYTES;
         next = next < gguf->file_bytes ? next : gguf->file_bytes;
@@ -36,8 +35,8 @@ static kept_status read_header(struct kept_gguf *gguf, struct kept_error *err)
             return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for %llu bytes of header",
                              (unsigned long long)next);
         gguf->bytes = bytes;
-        kept_status status = kept_file_read_at(gguf->file, n_bytes, bytes + n_bytes,
-                                               (size_t)(next - n_bytes), err);
+        kept_status status =
+            kept_file_read_at(gguf->file, n_bytes, bytes + n_bytes, (size_t)(next - n_bytes), err);
         if (status != KEPT_OK)
             return status;
         n_bytes = next;
@@ -184,8 +183,7 @@ const struct kept_gguf_value *kept_gguf_find(const struct kept_gguf *gguf, const
     return slot != 0 ? &gguf->values[slot - 1] : NULL;
 }
 
-const struct kept_gguf_tensor *kept_gguf_find_tensor(const struct kept_gguf *gguf,
-                                                     const char *name)
+const struct kept_gguf_tensor *kept_gguf_find_tensor(const struct kept_gguf *gguf, const char *name)
 {
     uint32_t slot = *kept_gguf_tensor_slot(gguf, name);
     return slot != 0 ? &gguf->tensors[slot - 1] : NULL;
@@ -244,12 +242,12 @@ bool kept_gguf_text(const struct kept_gguf *gguf, const char *key, struct kept_t
 /* ---- numbers ---- */
 
 const struct gguf_number kept_gguf_numbers[KEPT_GGUF_TYPE_COUNT] = {
-    [KEPT_GGUF_U8] = {1, GGUF_UNSIGNED},     [KEPT_GGUF_I8] = {1, GGUF_SIGNED},
-    [KEPT_GGUF_U16] = {2, GGUF_UNSIGNED},    [KEPT_GGUF_I16] = {2, GGUF_SIGNED},
-    [KEPT_GGUF_U32] = {4, GGUF_UNSIGNED},    [KEPT_GGUF_I32] = {4, GGUF_SIGNED},
-    [KEPT_GGUF_U64] = {8, GGUF_UNSIGNED},    [KEPT_GGUF_I64] = {8, GGUF_SIGNED},
-    [KEPT_GGUF_F32] = {4, GGUF_FLOAT},       [KEPT_GGUF_F64] = {8, GGUF_FLOAT},
-    [KEPT_GGUF_BOOL] = {1, GGUF_UNSIGNED},   [KEPT_GGUF_STRING] = {0, GGUF_OTHER},
+    [KEPT_GGUF_U8] = {1, GGUF_UNSIGNED},   [KEPT_GGUF_I8] = {1, GGUF_SIGNED},
+    [KEPT_GGUF_U16] = {2, GGUF_UNSIGNED},  [KEPT_GGUF_I16] = {2, GGUF_SIGNED},
+    [KEPT_GGUF_U32] = {4, GGUF_UNSIGNED},  [KEPT_GGUF_I32] = {4, GGUF_SIGNED},
+    [KEPT_GGUF_U64] = {8, GGUF_UNSIGNED},  [KEPT_GGUF_I64] = {8, GGUF_SIGNED},
+    [KEPT_GGUF_F32] = {4, GGUF_FLOAT},     [KEPT_GGUF_F64] = {8, GGUF_FLOAT},
+    [KEPT_GGUF_BOOL] = {1, GGUF_UNSIGNED}, [KEPT_GGUF_STRING] = {0, GGUF_OTHER},
     [KEPT_GGUF_ARRAY] = {0, GGUF_OTHER},
 };
 

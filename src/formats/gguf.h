@@ -13,9 +13,20 @@
 #include "kernel/blocks.h"
 
 enum kept_gguf_type {
-    KEPT_GGUF_U8, KEPT_GGUF_I8, KEPT_GGUF_U16, KEPT_GGUF_I16, KEPT_GGUF_U32, KEPT_GGUF_I32,
-    KEPT_GGUF_F32, KEPT_GGUF_BOOL, KEPT_GGUF_STRING, KEPT_GGUF_ARRAY, KEPT_GGUF_U64,
-    KEPT_GGUF_I64, KEPT_GGUF_F64, KEPT_GGUF_TYPE_COUNT
+    KEPT_GGUF_U8,
+    KEPT_GGUF_I8,
+    KEPT_GGUF_U16,
+    KEPT_GGUF_I16,
+    KEPT_GGUF_U32,
+    KEPT_GGUF_I32,
+    KEPT_GGUF_F32,
+    KEPT_GGUF_BOOL,
+    KEPT_GGUF_STRING,
+    KEPT_GGUF_ARRAY,
+    KEPT_GGUF_U64,
+    KEPT_GGUF_I64,
+    KEPT_GGUF_F64,
+    KEPT_GGUF_TYPE_COUNT
 };
 
 /* Bytes inside the header; not NUL-terminated. */
@@ -46,13 +57,13 @@ struct kept_gguf_value {
 #define KEPT_GGUF_MAX_DIMS 4
 
 struct kept_gguf_tensor {
-    const char *name;                 /* NUL-terminated copy, 1 to 255 bytes */
-    uint32_t n_dims;                  /* 1…4 */
+    const char *name;                  /* NUL-terminated copy, 1 to 255 bytes */
+    uint32_t n_dims;                   /* 1…4 */
     uint64_t dims[KEPT_GGUF_MAX_DIMS]; /* dims[0] is the contiguous one (K); unused are 1 */
-    enum kept_format format;          /* KEPT_FORMAT_COUNT when ggml_type is not one of ours */
-    uint32_t ggml_type;               /* as in the file */
-    uint64_t offset_bytes;            /* from the start of the file */
-    uint64_t n_bytes;                 /* 0 when the format is unknown */
+    enum kept_format format;           /* KEPT_FORMAT_COUNT when ggml_type is not one of ours */
+    uint32_t ggml_type;                /* as in the file */
+    uint64_t offset_bytes;             /* from the start of the file */
+    uint64_t n_bytes;                  /* 0 when the format is unknown */
 };
 
 struct kept_gguf;

@@ -21,17 +21,17 @@
 #include "base/status.h"
 #include "base/str.h"
 
-#define MAX_VALUES ((uint64_t)1000000)
-#define MAX_TENSORS ((uint64_t)1000000)
-#define MAX_KEY_BYTES ((uint64_t)65536)
-#define MAX_NAME_BYTES ((uint64_t)255)
+#define MAX_VALUES        ((uint64_t)1000000)
+#define MAX_TENSORS       ((uint64_t)1000000)
+#define MAX_KEY_BYTES     ((uint64_t)65536)
+#define MAX_NAME_BYTES    ((uint64_t)255)
 #define DEFAULT_ALIGNMENT ((uint64_t)32)
-#define MAX_ALIGNMENT ((uint64_t)65536)
+#define MAX_ALIGNMENT     ((uint64_t)65536)
 
 /* The fewest bytes an entry can take. */
-#define MIN_VALUE_BYTES (8 + 1 + 4 + 1)
+#define MIN_VALUE_BYTES  (8 + 1 + 4 + 1)
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 8 + 4 + 8)
-#define MIN_TEXT_BYTES 8
+#define MIN_TEXT_BYTES   8
 
 /* ---- the cursor ---- */
 
@@ -124,8 +124,8 @@ static kept_status take_text(struct cursor *c, const char *what, uint64_t min_by
 
 static kept_status no_memory(const struct cursor *c, uint64_t n, const char *what)
 {
-    return kept_fail(c->err, KEPT_E_HOST_MEMORY, "no memory for %llu %s",
-                     (unsigned long long)n, what);
+    return kept_fail(c->err, KEPT_E_HOST_MEMORY, "no memory for %llu %s", (unsigned long long)n,
+                     what);
 }
 
 /* ---- tables of names ---- */
@@ -387,16 +387,16 @@ static kept_status take_preamble(struct kept_gguf *gguf, struct cursor *c)
     if (status == KEPT_OK)
         status = take(c, "the number of values", &gguf->n_values, sizeof gguf->n_values);
     if (status == KEPT_OK && gguf->n_tensors > MAX_TENSORS)
-        status = bad(c, "%llu tensors, at most %llu are read",
-                     (unsigned long long)gguf->n_tensors, (unsigned long long)MAX_TENSORS);
+        status = bad(c, "%llu tensors, at most %llu are read", (unsigned long long)gguf->n_tensors,
+                     (unsigned long long)MAX_TENSORS);
     return status;
 }
 
 kept_status kept_gguf_parse_header(struct kept_gguf *gguf, uint64_t n_bytes, uint64_t *wanted_bytes,
                                    struct kept_error *err)
 {
-    struct cursor c = {.bytes = gguf->bytes, .n_bytes = n_bytes, .file_bytes = gguf->file_bytes,
-                       .err = err};
+    struct cursor c = {
+        .bytes = gguf->bytes, .n_bytes = n_bytes, .file_bytes = gguf->file_bytes, .err = err};
     kept_status status = take_preamble(gguf, &c);
     if (status == KEPT_OK)
         status = take_values(gguf, &c);

@@ -80,12 +80,12 @@ enum kept_format {
 #define X(NAME, name, ggml, elems, bytes) KEPT_FORMAT_##NAME,
     KEPT_FORMAT_LIST(X)
 #undef X
-    KEPT_FORMAT_COUNT
+        KEPT_FORMAT_COUNT
 };
 
 enum kept_order { KEPT_ORDER_LANE, KEPT_ORDER_VECTOR };
 
-#define KEPT_TILE_ROWS 16u
+#define KEPT_TILE_ROWS          16u
 #define KEPT_RECORD_ALIGN_BYTES 64u
 
 /* Offsets in words inside one record, and sizes; all zero planes have n_groups 0. */

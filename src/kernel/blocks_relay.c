@@ -259,8 +259,8 @@ static void restore_plane(enum kept_order order, struct source source, const uin
         for (uint32_t p = 0; p < source.per_block; p++, group += KEPT_TILE_ROWS * 4) {
             uint32_t words[4];
             for (uint32_t w = 0; w < 4; w++)
-                words[w] = order == KEPT_ORDER_LANE ? group[row * 4 + w]
-                                                    : group[w * KEPT_TILE_ROWS + row];
+                words[w] =
+                    order == KEPT_ORDER_LANE ? group[row * 4 + w] : group[w * KEPT_TILE_ROWS + row];
             if (source.kind == QUADS)
                 memcpy(to + p * sizeof words, words, sizeof words);
             else

@@ -225,8 +225,17 @@ static void test_locale(void **state)
 static void test_parse(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", " 1", "1 ", "+1", "0x1", "1e3", "a", "1a", "--1",
-                                      "18446744073709551616", "99999999999999999999"};
+    static const char *const bad[] = {"",
+                                      " 1",
+                                      "1 ",
+                                      "+1",
+                                      "0x1",
+                                      "1e3",
+                                      "a",
+                                      "1a",
+                                      "--1",
+                                      "18446744073709551616",
+                                      "99999999999999999999"};
     uint64_t u = 5;
     int64_t i = 5;
     double f = 5;
@@ -240,8 +249,8 @@ static void test_parse(void **state)
     assert_true(kept_parse_i64("-9223372036854775808", &i) && i == INT64_MIN);
     assert_false(kept_parse_i64("-9223372036854775809", &i));
     assert_true(kept_parse_i64("-0", &i) && i == 0);
-    static const char *const bad_f[] = {"",    " 1",   "1 ",  "inf", "nan", "0x10", "1e",
-                                        "1,5", "1e999", ".", "-",   "1.2.3", "e5"};
+    static const char *const bad_f[] = {"",    " 1",    "1 ", "inf", "nan",   "0x10", "1e",
+                                        "1,5", "1e999", ".",  "-",   "1.2.3", "e5"};
     for (size_t n = 0; n < sizeof bad_f / sizeof bad_f[0]; n++)
         assert_false(kept_parse_f64(bad_f[n], &f));
     assert_true(kept_parse_f64("-.5e-1", &f) && f == -0.05);
@@ -267,8 +276,8 @@ static void test_sizes(void **state)
         {"1.5GB", 1500000000u},
         {"16777215Ti", 16777215ull << 40},
     };
-    static const char *const bad[] = {"",      "MiB",  "-1",  "1X",   "1MiBB", "1 Mi B", "1iB",
-                                      "1..5k", "1.5.", "0x10", "16777216Ti", "nan"};
+    static const char *const bad[] = {"",    "MiB",   "-1",   "1X",   "1MiBB",      "1 Mi B",
+                                      "1iB", "1..5k", "1.5.", "0x10", "16777216Ti", "nan"};
     char text[32];
     uint64_t bytes;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
@@ -575,16 +584,26 @@ static void test_clock(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status),        cmocka_unit_test(test_status_hostile_text),
-        cmocka_unit_test(test_log),           cmocka_unit_test(test_alloc),
-        cmocka_unit_test(test_alloc_failure), cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_str),           cmocka_unit_test(test_locale),
-        cmocka_unit_test(test_parse),         cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_f16_all),       cmocka_unit_test(test_f16_rounding),
-        cmocka_unit_test(test_bf16),          cmocka_unit_test(test_hash),
-        cmocka_unit_test(test_files),         cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_dl),            cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_mutex),         cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_status),
+        cmocka_unit_test(test_status_hostile_text),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_alloc),
+        cmocka_unit_test(test_alloc_failure),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_str),
+        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_parse),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_f16_all),
+        cmocka_unit_test(test_f16_rounding),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_dl),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_mutex),
+        cmocka_unit_test(test_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
