@@ -20,7 +20,7 @@
 #define KEPT_U32 uint
 #define KEPT_I32 int
 #define KEPT_F32 float
-#elif defined(__OPENCL_VERSION__)
+#elif defined(__OPENCL_C_VERSION__)
 #define KEPT_U32 uint
 #define KEPT_I32 int
 #define KEPT_F32 float
