@@ -224,6 +224,8 @@ static void pick_keys(struct checker *k, struct check_case *c, uint32_t round)
         if (at < c->row->n_keys)
             c->keys[at] = keys[at];
     }
+    if (c->row->id == KEPT_KERNEL_ATTN_DECODE || c->row->id == KEPT_KERNEL_ATTN_PREFILL)
+        kept_check_fit_attn(c);
 }
 
 static kept_status run_cases(struct checker *k, const struct check_case *model, uint64_t seed,

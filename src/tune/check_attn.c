@@ -26,11 +26,11 @@ enum { QKV, K_SLOTS, V_SLOTS, META, LIVE, OUT, STEP };
 
 /* ---- keys and shapes ---- */
 
-static void attn_keys(struct check_case *c, uint32_t hi)
+static void attn_keys(struct check_case *c)
 {
     static const uint32_t ds[] = {32, 64, 64, 96, 128, 256};
     static const uint32_t groups[] = {1, 2, 3, 4, 8};
-    kept_check_group(c, 32, hi);
+    kept_check_group(c, 16, 64);
     kept_check_set_key(c, "D", kept_check_pick(c, ds, 6));
     kept_check_set_key(c, "G", kept_check_pick(c, groups, 5));
     kept_check_set_key(c, "GENERAL", kept_check_range(c, 0, 1));
@@ -38,14 +38,33 @@ static void attn_keys(struct check_case *c, uint32_t hi)
 
 void kept_keys_attn_decode(struct check_case *c)
 {
-    attn_keys(c, 128);
+    attn_keys(c);
 }
 
 void kept_keys_attn_prefill(struct check_case *c)
 {
     static const uint32_t rows[] = {1, 2, 4, 8};
-    attn_keys(c, 128);
+    attn_keys(c);
     kept_check_set_key(c, "BQ", kept_check_pick(c, rows, 4));
+    kept_check_fit_attn(c);
+}
+
+/* Query heads a pass and rows a group are halved until queries and scores fit the device's shared memory; the
+ * estimate covers both languages. */
+void kept_check_fit_attn(struct check_case *c)
+{
+    uint64_t lanes = kept_check_key(c, "WG") > 32 ? kept_check_key(c, "WG") : 32;
+    uint64_t column_bytes = (kept_check_key(c, "D") + 2 * lanes + 12) * 4;
+    uint64_t limit = c->caps->max_shared_bytes;
+    uint32_t rows = kept_check_key(c, "BQ") != 0 ? kept_check_key(c, "BQ") : 1, heads = kept_check_key(c, "G");
+    while (limit != 0 && rows * heads * column_bytes + lanes * 8 > limit && rows * heads > 1) {
+        if (rows > 1)
+            rows /= 2;
+        else
+            heads /= 2;
+    }
+    kept_check_set_key(c, "BQ", rows);
+    kept_check_set_key(c, "G", heads);
 }
 
 static bool general(const struct check_case *c)
@@ -61,7 +80,7 @@ static void pick_attn(struct check_case *c, uint32_t max_rows)
     p->d = c->keys[KEPT_KEY_ATTN_D];
     p->n_kv = m != NULL ? m->n_kv : kept_check_range(c, 1, 3);
     p->n_head = m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, 7);
-    p->q_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : kept_check_range(c, 0, 6));
+    p->q_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 5));
     p->window = m == NULL && kept_check_chance(c, 45) ? kept_check_range(c, 1, p->cap) : 0;
     if (p->window == 0 && p->cap < max_rows + 16) /* every row's whole past is in the cache */

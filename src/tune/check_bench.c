@@ -51,6 +51,8 @@ static void pick_keys(struct check_case *c, const struct kept_device *device)
         kept_check_set_key(c, "G", group);
     if (kept_check_key(c, "NC") > c->model->rows)
         kept_check_set_key(c, "NC", c->model->rows);
+    if (c->row->id == KEPT_KERNEL_ATTN_DECODE || c->row->id == KEPT_KERNEL_ATTN_PREFILL)
+        kept_check_fit_attn(c);
 }
 
 /* One call to warm up and to estimate; then as many as fill the time, the best of three tries. */

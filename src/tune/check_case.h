@@ -14,7 +14,8 @@
  * spoils the result visibly. */
 #define CHECK_CANARY 0x7FD5FEEDu
 #define CHECK_ANY (-1.0f) /* a bound: padding that may or may not be written */
-/* Half a unit in the last place of f32, relative; and what a device that flushes denormals may lose. */
+/* What one rounding to f32 may change, relative (a result rounded on both sides differs by two of them); and what a
+ * device that flushes denormals may lose. */
 #define CHECK_U 5.9604645e-8
 #define CHECK_TINY 1.1754944e-38
 
@@ -89,6 +90,7 @@ float kept_check_value(struct check_case *c, float scale);
 void kept_check_set_key(struct check_case *c, const char *name, uint32_t value);
 uint32_t kept_check_key(const struct check_case *c, const char *name);
 void kept_check_group(struct check_case *c, uint32_t lo, uint32_t hi);
+void kept_check_fit_attn(struct check_case *c); /* attention keys that fit the shared memory */
 
 /* Makes the binding, filled with the canary; NULL when memory ran out (c->failed). */
 uint32_t *kept_check_bind(struct check_case *c, uint32_t i_bind, uint64_t n_words);

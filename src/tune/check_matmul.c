@@ -39,7 +39,7 @@ void kept_gen_embed(struct check_case *c)
     struct kept_embed_params *p = &c->params.embed;
     const struct check_model *m = c->model;
     p->k = m != NULL ? m->k : kept_check_k(c, c->format);
-    p->x_stride = m != NULL ? p->k : p->k + kept_check_range(c, 0, 5);
+    p->x_stride = m != NULL ? p->k : p->k + 4 * kept_check_range(c, 0, 2);
     p->token_first = m != NULL ? 0 : 16 * kept_check_range(c, 0, 3);
     p->n_tokens = m != NULL ? 1024 : kept_check_range(c, 1, 50);
     p->scale = m != NULL || kept_check_chance(c, 40) ? 1.0f : 25.3f;
@@ -67,9 +67,12 @@ void kept_gen_embed(struct check_case *c)
 void kept_bound_embed(struct check_case *c)
 {
     const struct kept_embed_params *p = &c->params.embed;
-    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++)
-        for (uint32_t i = 0; i < p->k; i++)
+    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
+        uint32_t token = c->bind[2].before[KEPT_STEP_TOKENS + row];
+        bool inside = token >= p->token_first && token - p->token_first < p->n_tokens;
+        for (uint32_t i = 0; inside && i < p->k; i++)
             kept_check_bound(c, 1, (uint64_t)row * p->x_stride + i, CHECK_TINY * fmax(1, p->scale));
+    }
 }
 
 /* ---- matvec, matmat ---- */
@@ -96,10 +99,10 @@ void kept_keys_matvec(struct check_case *c)
 
 void kept_keys_matmat(struct check_case *c)
 {
-    static const uint32_t blocks[] = {32, 64};
-    kept_check_group(c, 64, 128);
-    kept_check_set_key(c, "BM", kept_check_pick(c, blocks, 2));
-    kept_check_set_key(c, "BN", kept_check_pick(c, blocks, 2));
+    static const uint32_t rows[] = {16, 32, 64}, columns[] = {32, 64};
+    kept_check_group(c, 16, 128);
+    kept_check_set_key(c, "BM", kept_check_pick(c, rows, 3));
+    kept_check_set_key(c, "BN", kept_check_pick(c, columns, 2));
     kept_check_set_key(c, "EPI", kept_check_range(c, 0, 3));
 }
 

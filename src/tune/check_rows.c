@@ -2,7 +2,7 @@
  *
  * norm: the mean of k squares has a relative error of sqrt(k) u like any sum (check_matmul.c has the argument; all
  * terms are positive, so it is relative to the result), halved by the root; root, division and two products add 8 u.
- * With the residual in front, the error of x enters the mean and the element.
+ * With the residual in front, both sides round the sum, and its error enters the mean and the element.
  * glu: see kept_check_act_bound.
  * argmax: exact. With a soft cap the rewritten logits have the error of tanh, and which of two near equals is larger
  * may change; the choice must then be the first largest of the logits as the device wrote them.
@@ -42,8 +42,8 @@ void kept_gen_norm(struct check_case *c)
     bool bench = c->model != NULL;
     uint32_t mode = c->keys[KEPT_KEY_NORM_MODE];
     p->k = bench ? c->model->k : kept_check_k(c, KEPT_FORMAT_F32);
-    p->x_stride = p->k + (bench ? 0 : kept_check_range(c, 0, 9));
-    p->y_stride = p->k + (bench ? 0 : kept_check_range(c, 0, 9));
+    p->x_stride = p->k + (bench ? 0 : 4 * kept_check_range(c, 0, 2));
+    p->y_stride = p->k + (bench ? 0 : 4 * kept_check_range(c, 0, 2));
     p->out_stride = KEPT_ACT_STRIDE(p->k) + (bench ? 0 : 4 * kept_check_range(c, 0, 2));
     p->eps = kept_check_chance(c, 50) ? 1e-5f : 1e-6f;
     p->first_at = !bench && kept_check_chance(c, 30) ? KEPT_STEP_OUT_FIRST : KEPT_STEP_ZERO;
@@ -104,7 +104,7 @@ void kept_bound_norm(struct check_case *c)
                 f = norm_factor(p, y, NULL, &relative);
             double added = fabs(y[i] * f * w_post[i]);
             kept_check_bound(c, NORM_X, at_x + i, added * relative +
-                             CHECK_U * fabs(x_want[at_x + i]) + 2 * CHECK_TINY * (1 + f) * (1 + fabs(w_post[i])));
+                             2 * CHECK_U * fabs(x_want[at_x + i]) + 2 * CHECK_TINY * (1 + f) * (1 + fabs(w_post[i])));
         }
         if (mode == 2)
             continue;
@@ -133,7 +133,7 @@ void kept_gen_glu(struct check_case *c)
     struct kept_glu_params *p = &c->params.glu;
     bool bench = c->model != NULL;
     p->n = bench ? c->model->n_ff : 16 * kept_check_range(c, 1, kept_check_chance(c, 50) ? 4 : 60);
-    p->x_stride = 2 * p->n + (bench ? 0 : kept_check_range(c, 0, 7));
+    p->x_stride = 2 * p->n + (bench ? 0 : 4 * kept_check_range(c, 0, 2));
     p->out_stride = KEPT_ACT_STRIDE(p->n) + (bench ? 0 : 4 * kept_check_range(c, 0, 2));
     kept_check_step(c, 2, bench ? c->model->rows : 20, 0, NULL);
     uint32_t planned = kept_check_planned_rows(c);

@@ -37,7 +37,7 @@ static void pick_slot_write(struct check_case *c)
     p->n_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->d;
     if (p->n_rot != 0 && m == NULL && kept_check_chance(c, 30)) /* only a part of the head rotates */
         p->n_rot = 2 * kept_check_range(c, 1, p->d / 2);
-    p->qkv_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : kept_check_range(c, 0, 6));
+    p->qkv_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 3));
     p->q_scale = 1 / sqrtf((float)p->d);
     p->eps = 1e-6f;
@@ -149,8 +149,10 @@ static double f16_unit(double v)
 /* Bound of the stored half i_half of the binding; a value that could round past the largest f16 may be infinite. */
 static void bound_half(struct check_case *c, uint32_t i_bind, uint64_t i_half, double error)
 {
-    if (error == 0)
+    if (error == 0) { /* exact but for the sign of zero: below the smallest f16 */
+        kept_check_bound(c, i_bind, i_half, 1e-9);
         return;
+    }
     double want = kept_f16_to_f32((uint16_t)(c->bind[i_bind].want[i_half / 2] >> (16 * (i_half & 1))));
     bool edge = isinf(want) || fabs(want) + error > 65488;
     kept_check_bound(c, i_bind, i_half, edge ? CHECK_ANY : error + f16_unit(fabs(want) + error));

@@ -104,7 +104,7 @@ static kept_status damaged_wait(struct kept_device *device, uint64_t timeout_ns,
         return status;
     uint32_t *word = word_to_damage();
     if (word != NULL) {
-        *word ^= 0x00400040u;
+        *word ^= (*word & INT32_MAX) == 0 ? 0x20000000u : 0x00400040u; /* not lost as a denormal */
         t.n_damaged++;
     }
     kept_free(t.before);
