@@ -55,9 +55,11 @@ float kept_tanh(float v)
     return v < 0.0 ? -r : r;
 }
 
+// v / (1 + exp(-v)) without overflow; the halved exponent keeps small results that exp(v) alone would flush.
 float kept_silu(float v)
 {
-    return v / (1.0 + exp(-v));
+    float t = exp(-0.5 * abs(v));
+    return (v < 0.0 ? v * t * t : v) / (1.0 + t * t);
 }
 
 float kept_gelu(float v)
