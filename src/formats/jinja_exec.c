@@ -148,7 +148,9 @@ static bool assign(struct kept_jinja *j, const struct jinja_node *target,
 
 /* ---- loops ---- */
 
-static bool set_loop(struct kept_jinja *j, const struct jinja_list *list, size_t i)
+/* Sets `loop` for turn i; one dict serves all turns of a loop. */
+static bool set_loop(struct kept_jinja *j, struct jinja_value *loop, const struct jinja_list *list,
+                     size_t i)
 {
     int64_t at = (int64_t)i, n = (int64_t)list->n;
     struct jinja_value none = kept_jinja_undefined(kept_jinja_text("loop item"));
@@ -166,14 +168,17 @@ static bool set_loop(struct kept_jinja *j, const struct jinja_list *list, size_t
         {"previtem", i ? list->items[i - 1] : none},
         {"nextitem", i + 1 < list->n ? list->items[i + 1] : none},
     };
-    struct jinja_value loop;
-    if (!kept_jinja_dict_new(j, &loop))
+    if (i == 0 && !kept_jinja_dict_new(j, loop))
         return false;
-    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++)
-        if (!kept_jinja_dict_set(j, loop.as.dict, kept_jinja_str(kept_jinja_text(fields[f].name)),
-                                 fields[f].value))
+    struct jinja_dict *dict = loop->as.dict;
+    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
+        if (i != 0)
+            dict->entries[f].value = fields[f].value;
+        else if (!kept_jinja_dict_set(j, dict, kept_jinja_str(kept_jinja_text(fields[f].name)),
+                                      fields[f].value))
             return false;
-    return kept_jinja_set(j, kept_jinja_text("loop"), loop);
+    }
+    return kept_jinja_set(j, kept_jinja_text("loop"), *loop);
 }
 
 /* The items for which the loop's condition holds; loop counters count only those. */
@@ -198,7 +203,7 @@ static bool filter_items(struct kept_jinja *j, const struct jinja_node *node,
 
 static bool exec_for(struct kept_jinja *j, const struct jinja_node *node)
 {
-    struct jinja_value value;
+    struct jinja_value value, loop;
     struct jinja_list *list;
     if (!kept_jinja_eval(j, node->b, &value) || !kept_jinja_iterate(j, &value, &list))
         return false;
@@ -208,8 +213,8 @@ static bool exec_for(struct kept_jinja *j, const struct jinja_node *node)
     bool ok = true;
     for (size_t i = 0; ok && i < list->n && j->flow != JINJA_BREAKS; i++) {
         j->flow = JINJA_GOES_ON;
-        ok = push_scope(j, outer) && set_loop(j, list, i) && assign(j, node->a, &list->items[i]) &&
-             kept_jinja_exec(j, node->items);
+        ok = push_scope(j, outer) && set_loop(j, &loop, list, i) &&
+             assign(j, node->a, &list->items[i]) && kept_jinja_exec(j, node->items);
     }
     j->flow = JINJA_GOES_ON;
     if (ok && !list->n && node->rest)

@@ -154,17 +154,33 @@ static bool lex_string(struct lexer *lex)
     return ok;
 }
 
+static size_t skip_digits(const struct lexer *lex, size_t at)
+{
+    while (at < lex->n_bytes && (is_digit(lex->text[at]) || lex->text[at] == '_'))
+        at++;
+    return at;
+}
+
+static bool digit_at(const struct lexer *lex, size_t at)
+{
+    return at < lex->n_bytes && is_digit(lex->text[at]);
+}
+
 static bool lex_number(struct lexer *lex)
 {
     const char *text = lex->text;
-    size_t end = lex->at;
+    size_t end = skip_digits(lex, lex->at);
     bool is_float = false;
-    while (end < lex->n_bytes && (is_digit(text[end]) || text[end] == '_'))
-        end++;
-    if (end + 1 < lex->n_bytes && text[end] == '.' && is_digit(text[end + 1])) {
+    if (digit_at(lex, end + 1) && text[end] == '.') {
         is_float = true;
-        for (end++; end < lex->n_bytes && is_digit(text[end]);)
-            end++;
+        end = skip_digits(lex, end + 1);
+    }
+    if (end < lex->n_bytes && (text[end] == 'e' || text[end] == 'E')) {
+        size_t sign = end + 1 < lex->n_bytes && (text[end + 1] == '-' || text[end + 1] == '+');
+        if (digit_at(lex, end + 1 + sign)) {
+            is_float = true;
+            end = skip_digits(lex, end + 1 + sign);
+        }
     }
     bool ok = add_token(lex, is_float ? JINJA_T_FLOAT : JINJA_T_INT, text + lex->at, end - lex->at);
     lex->at = end;

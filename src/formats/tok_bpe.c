@@ -217,10 +217,10 @@ static kept_status load_patterns(struct kept_tokenizer *tok, struct kept_error *
                                           PCRE2_UTF | PCRE2_UCP, &code, &at, compile);
         tok->splits[i] = split;
         if (!split)
-            status =
-                kept_fail(err, code == PCRE2_ERROR_NOMEMORY ? KEPT_E_HOST_MEMORY : KEPT_E_INTERNAL,
-                          "tokenizer: pattern %zu of%sdoes not compile (PCRE2 error %d at %zu)", i,
-                          tok->pre->names, code, (size_t)at);
+            status = kept_fail(
+                err, code == PCRE2_ERROR_HEAP_FAILED ? KEPT_E_HOST_MEMORY : KEPT_E_INTERNAL,
+                "tokenizer: pattern %zu of%sdoes not compile (PCRE2 error %d at %zu)", i,
+                tok->pre->names, code, (size_t)at);
         else
             (void)pcre2_jit_compile(
                 split, PCRE2_JIT_COMPLETE); /* without it matching is slower, not wrong */
