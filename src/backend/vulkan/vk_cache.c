@@ -138,10 +138,8 @@ static kept_status save(struct vk_device *device, struct kept_error *err)
     VkResult r = device->fn.vkGetPipelineCacheData(device->handle, device->cache, &n_data, NULL);
     if (r != VK_SUCCESS)
         return vk_fail(err, r, "vkGetPipelineCacheData");
-    /* A bare Vulkan header: this driver keeps nothing. */
-    if (n_data <= sizeof(VkPipelineCacheHeaderVersionOne) ||
-        n_data > MAX_CACHE_BYTES - sizeof(struct file_header))
-        return KEPT_OK;
+    if (n_data > MAX_CACHE_BYTES - sizeof(struct file_header))
+        return kept_fail(err, KEPT_E_UNSUPPORTED, "%zu bytes are too many", n_data);
     char *bytes = kept_alloc(sizeof(struct file_header) + n_data);
     if (bytes == NULL)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no host memory for %zu bytes", n_data);
