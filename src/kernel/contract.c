@@ -9,7 +9,7 @@
 
 #include "base/status.h"
 
-#define MAX_K (1u << 24)
+#define MAX_K     (1u << 24)
 #define MAX_COUNT (1u << 28) /* rows, strides, slots */
 
 struct check {

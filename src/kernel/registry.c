@@ -52,7 +52,7 @@ struct row_params {
             NONE, "", NONE, "")
 #define KEPT_KEYS(...) \
     KEYS_8(__VA_ARGS__, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0)
-#define FORMATS_ALL true
+#define FORMATS_ALL  true
 #define FORMATS_NONE false
 
 static const struct kept_kernel_row table[KEPT_KERNEL_COUNT] = {

@@ -9,10 +9,10 @@
 #include "kernel/blocks.h"
 #include "kernel/params.h"
 
-#define KEPT_MAX_BINDS 8
-#define KEPT_MAX_KEYS 8
+#define KEPT_MAX_BINDS       8
+#define KEPT_MAX_KEYS        8
 #define KEPT_MAX_PARAM_BYTES 128
-#define KEPT_MAX_HEAD_DIM 512u
+#define KEPT_MAX_HEAD_DIM    512u
 
 enum kept_kernel_id {
 #define KEPT_KERNEL(ID, ...) KEPT_KERNEL_##ID,
@@ -78,15 +78,21 @@ const struct kept_kernel_row *kept_kernel_row(enum kept_kernel_id id);
 /* Index of a key by name; KEPT_MAX_KEYS when the row has none of that name. */
 uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
 
-/* Groups to launch for these keys and parameters (the row count is the params' row_cap). Never 0 in
- * a dimension. embed, norm, argmax  (row_cap, 1, 1) matvec               (ceil(tiles / TR),
- * ceil(row_cap / NC), 1)      tiles = ceil(n_rows / 16), of the gate for GLU matmat (ceil(n_rows /
- * BM), ceil(row_cap / BN), 1)     n_rows of the gate for GLU: a group computes gate and up
- *   slot_write           (row_cap, n_head + n_kv, 1)                    heads of q, then of k (with
- * v of the same head) attn_decode          (n_splits, n_kv * ceil(group / G), row_cap)    group =
- * n_head / n_kv; y = kv * ceil(…) + pass attn_prefill         (ceil(row_cap / BQ), n_kv *
- * ceil(group / G), 1) attn_merge           (row_cap, n_head, 1) glu                  (ceil(n /
- * 256), row_cap, 1) */
+/* Groups to launch for these keys and parameters (rows: the params' row_cap). Never 0 in a
+ * dimension.
+ *
+ *   embed, norm, argmax  row_cap                1                                 1
+ *   matvec               ceil(tiles / TR)       ceil(row_cap / NC)                1
+ *   matmat               ceil(n_rows / BM)      ceil(row_cap / BN)                1
+ *   slot_write           row_cap                n_head + n_kv                     1
+ *   attn_decode          n_splits               n_kv * ceil(group / G)            row_cap
+ *   attn_prefill         ceil(row_cap / BQ)     n_kv * ceil(group / G)            1
+ *   attn_merge           row_cap                n_head                            1
+ *   glu                  ceil(n / 256)          row_cap                           1
+ *
+ * tiles = ceil(n_rows / 16). For GLU epilogues tiles and n_rows are those of the gate, and a group
+ * computes gate and up. group = n_head / n_kv; y counts the passes of KV head 0 first. A slot_write
+ * group of a k head also writes the v of that head. */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);
 

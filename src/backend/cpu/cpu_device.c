@@ -22,6 +22,9 @@
 
 #define ALIGN_BYTES 64u
 
+/* What is left when tests mask every instruction set: reference functions. */
+static const struct cpu_fast reference_only = {.name = "reference"};
+
 struct device {
     struct kept_device base;
     struct kept_pool *pool;
@@ -111,7 +114,9 @@ static kept_status device_open(uint32_t index, const struct kept_device_params *
     }
     list(params->log, &device->base.desc, 1, &n, why, err);
     device->base.caps = caps_of(device->pool);
-    device->fast = cpu_fast_best();
+    device->fast = cpu_fast_at(params->mask_simd);
+    if (device->fast == NULL)
+        device->fast = &reference_only;
     *out = &device->base;
     return KEPT_OK;
 }

@@ -91,7 +91,7 @@ static void write_head(const struct slot_write *s, float *qkv, uint32_t h)
     double v[KEPT_MAX_HEAD_DIM];
     float *from = qkv + (size_t)h * d;
     for (uint32_t i = 0; i < d; i++)
-        v[i] = from[i] + (s->call->keys[KEPT_KEY_SLOT_BIAS] ? (double)bias[h * d + i] : 0);
+        v[i] = s->call->keys[KEPT_KEY_SLOT_BIAS] != 0 ? (double)from[i] + bias[h * d + i] : from[i];
     if (is_v) {
         store_v(s, h - p->n_head - p->n_kv, v);
         return;
