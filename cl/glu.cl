@@ -19,7 +19,7 @@ __kernel KEPT_GROUP void glu(__global const float *x, __global float *out,
     uint first = get_group_id(0) * 16, end = min(first + 16, p.n / 16);
     for (uint i = first + LID; i < end; i += WG) {
         float16 g = vload16(i, gate);
-        float16 v = (ACT == 0 ? SILU(g) : GELU(g)) * vload16(i, up);
+        float16 v = (ACT == 0 ? silu16(g) : gelu16(g)) * vload16(i, up);
         vstore16(v, i, to);
         to[p.n + i] = sum16(v);
     }

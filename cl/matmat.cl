@@ -96,7 +96,7 @@ static void store_tile(__global float *y, uint n, float16 a)
 static float16 gated(float16 gate, float16 up, uint n)
 {
     uint16 row = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    float16 a = (EPI == KEPT_EPI_GLU_SILU ? SILU(gate) : GELU(gate)) * up;
+    float16 a = (EPI == KEPT_EPI_GLU_SILU ? silu16(gate) : gelu16(gate)) * up;
     return select((float16)(0.0f), a, row < n); /* rows past the last count as 0 in the sum */
 }
 #endif
@@ -212,7 +212,7 @@ __kernel KEPT_GROUP void matmat(__global const uint *weights, __global const flo
         float v[TM];
         float4 g = acc[0][c];
 #if GLU
-        g = (EPI == KEPT_EPI_GLU_SILU ? SILU(g) : GELU(g)) * acc[1][c];
+        g = (EPI == KEPT_EPI_GLU_SILU ? silu4(g) : gelu4(g)) * acc[1][c];
 #endif
         vstore4(g, 0, v);
         __global float *to = y + (ulong)(p.row_first + c0 + cl + c) * p.y_stride + p.y_offset;

@@ -58,7 +58,7 @@ static void store_tile(__global float *y, uint n, float16 a)
 static float16 gated(float16 gate, float16 up, uint n)
 {
     uint16 row = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    float16 a = (EPI == KEPT_EPI_GLU_SILU ? SILU(gate) : GELU(gate)) * up;
+    float16 a = (EPI == KEPT_EPI_GLU_SILU ? silu16(gate) : gelu16(gate)) * up;
     return select((float16)(0.0f), a, row < n); /* rows past the last count as 0 in the sum */
 }
 #endif
@@ -113,7 +113,7 @@ static void tile_store(__local float *part, __global float *y, const struct kept
         float a = slice_sum(part, 0, c, r);
         __global float *to = y + (ulong)c * p->y_stride + p->y_offset + row;
 #if GLU
-        a = (EPI == KEPT_EPI_GLU_SILU ? SILU(a) : GELU(a)) * slice_sum(part, 1, c, r);
+        a = (EPI == KEPT_EPI_GLU_SILU ? silu1(a) : gelu1(a)) * slice_sum(part, 1, c, r);
         a = row < p->n_rows ? a : 0.0f;
         /* Slice 0 of its column is read by this lane alone. */
         part[c * WG + r] = a;
