@@ -1,7 +1,9 @@
 /* core/pack.c: offsets for activation regions of one program, so that regions alive at the same time do not overlap.
  *
  * Greedy by size: the largest region first, each into the best-fitting gap between the placed regions whose lifetimes touch its
- * own. Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 4.
+ * own. Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 4. Where
+ * that misses the lower bound, longest lifetime first is tried as well (the residual stream then lies at the bottom), and the
+ * smaller result stays.
  * The lower bound is the largest sum of sizes alive at one call; the plan reports packed size over lower bound.
  */
 #include "core/plan_internal.h"
@@ -19,15 +21,31 @@ static bool alive_together(const struct kept_region *a, const struct kept_region
     return a->first_use <= b->last_use && b->first_use <= a->last_use;
 }
 
-/* Insertion keeps equal sizes in region order, so that the same plan comes out every time. */
-static void insert_by_size(struct item *items, uint32_t n, struct item item)
+enum order { BY_SIZE, BY_LIFETIME };
+
+static bool comes_before(const struct kept_plan *plan, enum order order, const struct item *a,
+                         const struct item *b)
 {
-    uint32_t at = n;
-    while (at > 0 && items[at - 1].bytes < item.bytes) {
-        items[at] = items[at - 1];
-        at--;
+    const struct kept_region *x = &plan->regions[a->region], *y = &plan->regions[b->region];
+    int32_t life_x = x->last_use - x->first_use, life_y = y->last_use - y->first_use;
+    if (order == BY_LIFETIME && life_x != life_y)
+        return life_x > life_y;
+    return a->bytes > b->bytes;
+}
+
+/* Insertion keeps equal items in region order, so that the same plan comes out every time. */
+static void sort_items(const struct kept_plan *plan, enum order order, struct item *items,
+                       uint32_t n)
+{
+    for (uint32_t i = 1; i < n; i++) {
+        struct item item = items[i];
+        uint32_t at = i;
+        while (at > 0 && comes_before(plan, order, &item, &items[at - 1])) {
+            items[at] = items[at - 1];
+            at--;
+        }
+        items[at] = item;
     }
-    items[at] = item;
 }
 
 /* placed[] is sorted by offset. */
@@ -81,6 +99,21 @@ static uint64_t most_alive(const struct kept_plan *plan, const struct item *item
     return most;
 }
 
+static uint64_t place_in_order(struct kept_plan *plan, enum order order, struct item *items,
+                               struct item *placed, uint32_t n)
+{
+    uint64_t total = 0;
+    sort_items(plan, order, items, n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t offset = best_gap(plan, placed, i, &items[i]);
+        plan->regions[items[i].region].offset = offset;
+        insert_by_offset(plan, placed, i, items[i]);
+        if (offset + items[i].bytes > total)
+            total = offset + items[i].bytes;
+    }
+    return total;
+}
+
 uint64_t kept_pack_activations(struct kept_plan *plan, int32_t program, uint64_t *lower_bound)
 {
     if (plan->status != KEPT_OK)
@@ -91,24 +124,18 @@ uint64_t kept_pack_activations(struct kept_plan *plan, int32_t program, uint64_t
         return 0;
     }
     struct item *placed = items + plan->n_regions + 1;
-    uint32_t n = 0, n_placed = 0;
+    uint32_t n = 0;
     for (uint32_t i = 0; i < plan->n_regions; i++) {
         const struct kept_region *region = &plan->regions[i];
-        if (region->category == KEPT_CATEGORY_ACTIVATIONS && region->program == program) {
-            insert_by_size(items, n, (struct item){ i, kept_plan_align(plan, region->bytes) });
-            n++;
-        }
-    }
-    uint64_t total = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint64_t offset = best_gap(plan, placed, n_placed, &items[i]);
-        plan->regions[items[i].region].offset = offset;
-        insert_by_offset(plan, placed, n_placed, items[i]);
-        n_placed++;
-        if (offset + items[i].bytes > total)
-            total = offset + items[i].bytes;
+        if (region->category == KEPT_CATEGORY_ACTIVATIONS && region->program == program)
+            items[n++] = (struct item){ i, kept_plan_align(plan, region->bytes) };
     }
     *lower_bound = most_alive(plan, items, n);
+    uint64_t total = place_in_order(plan, BY_SIZE, items, placed, n);
+    if (total > *lower_bound) {
+        uint64_t other = place_in_order(plan, BY_LIFETIME, items, placed, n);
+        total = other < total ? other : place_in_order(plan, BY_SIZE, items, placed, n);
+    }
     kept_free(items);
     return total;
 }
