@@ -1,12 +1,13 @@
-/* tune/check.c: the checker: for each row, format and choice of keys, cases that run on the device and by the reference,
- * and are compared byte by byte.
+/* tune/check.c: the checker: for each row, format and choice of keys, cases that run on the device
+ * and by the reference, and are compared byte by byte.
  *
- * Round 0 takes the keys that the tuning tables give this device, what the product runs; later rounds take random
- * ones among those a device may get. Seeds: case seed = mix(round seed, case), round seed = mix(seed, row, format,
- * round): every case can be made again without those before it.
+ * Round 0 takes the keys that the tuning tables give this device, what the product runs; later
+ * rounds take random ones among those a device may get. Seeds: case seed = mix(round seed, case),
+ * round seed = mix(seed, row, format, round): every case can be made again without those before it.
  *
- * What is compared: guards between bindings (unchanged), inputs (unchanged), outputs element by element with the
- * bound of the family (check_matmul.c, check_rows.c, check_slots.c, check_attn.c), equal bits where there is none.
+ * What is compared: guards between bindings (unchanged), inputs (unchanged), outputs element by
+ * element with the bound of the family (check_matmul.c, check_rows.c, check_slots.c, check_attn.c),
+ * equal bits where there is none.
  */
 #include "tune/check.h"
 
@@ -21,7 +22,7 @@
 #include "tune/check_run.h"
 
 #define DEFAULT_ROUNDS 2
-#define DEFAULT_CASES 8
+#define DEFAULT_CASES  8
 
 struct generator {
     void (*keys)(struct check_case *c);
@@ -128,7 +129,8 @@ static bool compare_output(struct checker *k, const struct check_case *c, uint32
         if (got_bits == want_bits || (b->bound[i] != 0 && within(got_value, want, b->bound[i])))
             continue;
         char what[160];
-        kept_snprintf(what, sizeof what, "got %.9g (%08x), want %.9g (%08x), off by %.3g, bound %.3g",
+        kept_snprintf(what, sizeof what,
+                      "got %.9g (%08x), want %.9g (%08x), off by %.3g, bound %.3g",
                       (double)got_value, got_bits, (double)want, want_bits,
                       fabs((double)got_value - want), (double)b->bound[i]);
         describe(k, c, c->row->bind_names[i_bind], i, what);
@@ -153,7 +155,8 @@ static bool compare_guards(struct checker *k, const struct check_case *c)
         for (; at < end; at += 4)
             if (word_at(r->image, at) != CHECK_CANARY) {
                 const char *name = c->row->bind_names[i < c->row->n_binds ? i : i - 1];
-                describe(k, c, i < c->row->n_binds ? "guard bytes before" : "guard bytes after", 0, name);
+                describe(k, c, i < c->row->n_binds ? "guard bytes before" : "guard bytes after", 0,
+                         name);
                 return false;
             }
         if (i < c->row->n_binds)
@@ -235,7 +238,8 @@ static kept_status run_cases(struct checker *k, const struct check_case *model, 
     uint32_t n = k->params->n_cases != 0 ? k->params->n_cases : DEFAULT_CASES;
     uint32_t only = k->params->case_plus_1;
     kept_status status = KEPT_OK;
-    for (uint32_t i = only != 0 ? only - 1 : 0; status == KEPT_OK && i < (only != 0 ? only : n); i++) {
+    for (uint32_t i = only != 0 ? only - 1 : 0; status == KEPT_OK && i < (only != 0 ? only : n);
+         i++) {
         struct check_case c = *model;
         bool ok = true, first = k->failure[0] == '\0';
         c.rng = kept_check_mix(seed, i);
@@ -261,7 +265,8 @@ static kept_status run_result(struct checker *k, const struct kept_kernel_row *r
     char keys[160];
     uint64_t seed = kept_check_mix(kept_check_mix(k->params->seed, row->id * 100u + format), round);
     uint32_t lanes = k->params->max_lanes;
-    c.max_lanes = lanes != 0 && lanes < device->caps.max_group_lanes ? lanes : device->caps.max_group_lanes;
+    c.max_lanes =
+        lanes != 0 && lanes < device->caps.max_group_lanes ? lanes : device->caps.max_group_lanes;
     c.rng = seed;
     pick_keys(k, &c, round);
     kept_check_keys_text(&c, keys, sizeof keys);
@@ -271,9 +276,10 @@ static kept_status run_result(struct checker *k, const struct kept_kernel_row *r
     kept_status status = kept_kernel_create(device, row->id, format, c.keys, &kernel, &local);
     if (status == KEPT_OK) {
         status = run_cases(k, &c, seed, kernel, &result, err);
-    } else if (!device->lost) { /* a kernel that cannot be made is a failed check, not the end of the run */
-        kept_snprintf(k->failure, sizeof k->failure, "%s %s [%s]: %s", row->stem, result.format, keys,
-                      local.message);
+        /* a kernel that cannot be made is a failed check, not the end of the run */
+    } else if (!device->lost) {
+        kept_snprintf(k->failure, sizeof k->failure, "%s %s [%s]: %s", row->stem, result.format,
+                      keys, local.message);
         result.n_cases = result.n_failed = 1;
         status = KEPT_OK;
     } else if (err != NULL) {
@@ -316,7 +322,8 @@ kept_status kept_check_run(struct kept_device *device, const struct kept_check_p
         if (params->round_plus_1 != 0 && round + 1 != params->round_plus_1)
             continue;
         for (uint32_t i = 0; status == KEPT_OK && i < KEPT_KERNEL_COUNT * KEPT_FORMAT_COUNT; i++) {
-            const struct kept_kernel_row *row = kept_kernel_row((enum kept_kernel_id)(i / KEPT_FORMAT_COUNT));
+            const struct kept_kernel_row *row =
+                kept_kernel_row((enum kept_kernel_id)(i / KEPT_FORMAT_COUNT));
             enum kept_format format = (enum kept_format)(i % KEPT_FORMAT_COUNT);
             if (kept_check_wanted(params, row, format) && !time_is_up(&k, round))
                 status = run_result(&k, row, format, round, err);

@@ -1,15 +1,18 @@
-/* tune/check_attn.c: cases and bounds of attention (decode, prefill) and of the merge of partial results.
+/* tune/check_attn.c: cases and bounds of attention (decode, prefill) and of the merge of partial
+ * results.
  *
- * Bound of the output o / l of one query head. A score is a product of d terms (error e_t as in check_matmul.c, the
- * soft cap and the bias add theirs); its weight p_t = exp(score - m) then has a relative error of
+ * Bound of the output o / l of one query head. A score is a product of d terms (error e_t as in
+ * check_matmul.c, the soft cap and the bias add theirs); its weight p_t = exp(score - m) then has a
+ * relative error of
  *     r_t = exp(e_t + e_max) - 1 + the error of exp itself,
- * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The sums over n slots add
- * (4 sqrt(n) + 8) u sum p_t |v_t| / l. Scores are computed here in double from the same bytes.
+ * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The
+ * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l. Scores are computed here in double
+ * from the same bytes.
  *
- * Decode writes partial results whose form is free: which tiles a split takes, and which m a part refers to. They are
- * brought to one form first: merged, as (log of the sum, 1, output) in the first part, the others zero.
- * Slots that no query attends hold finite values of any size (zero after create, or once live), not NaN: a weight of
- * zero may be multiplied with them.
+ * Decode writes partial results whose form is free: which tiles a split takes, and which m a part
+ * refers to. They are brought to one form first: merged, as (log of the sum, 1, output) in the
+ * first part, the others zero. Slots that no query attends hold finite values of any size (zero
+ * after create, or once live), not NaN: a weight of zero may be multiplied with them.
  */
 #include "tune/check_case.h"
 
@@ -49,14 +52,15 @@ void kept_keys_attn_prefill(struct check_case *c)
     kept_check_fit_attn(c);
 }
 
-/* Query heads a pass and rows a group are halved until queries and scores fit the device's shared memory; the
- * estimate covers both languages. */
+/* Query heads a pass and rows a group are halved until queries and scores fit the device's shared
+ * memory; the estimate covers both languages. */
 void kept_check_fit_attn(struct check_case *c)
 {
     uint64_t lanes = kept_check_key(c, "WG") > 32 ? kept_check_key(c, "WG") : 32;
     uint64_t column_bytes = (kept_check_key(c, "D") + 2 * lanes + 12) * 4;
     uint64_t limit = c->caps->max_shared_bytes;
-    uint32_t rows = kept_check_key(c, "BQ") != 0 ? kept_check_key(c, "BQ") : 1, heads = kept_check_key(c, "G");
+    uint32_t rows = kept_check_key(c, "BQ") != 0 ? kept_check_key(c, "BQ") : 1,
+             heads = kept_check_key(c, "G");
     while (limit != 0 && rows * heads * column_bytes + lanes * 8 > limit && rows * heads > 1) {
         if (rows > 1)
             rows /= 2;
@@ -80,7 +84,8 @@ static void pick_attn(struct check_case *c, uint32_t max_rows)
     p->d = c->keys[KEPT_KEY_ATTN_D];
     p->n_kv = m != NULL ? m->n_kv : kept_check_range(c, 1, 3);
     p->n_head = m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, 7);
-    p->q_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+    p->q_stride =
+        (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 5));
     p->window = m == NULL && kept_check_chance(c, 45) ? kept_check_range(c, 1, p->cap) : 0;
     if (p->window == 0 && p->cap < max_rows + 16) /* every row's whole past is in the cache */
@@ -91,11 +96,13 @@ static void pick_attn(struct check_case *c, uint32_t max_rows)
         p->part_first = m != NULL ? 0 : kept_check_range(c, 0, 2);
         p->parts = p->part_first + p->n_splits + (m != NULL ? 0 : kept_check_range(c, 0, 2));
     } else {
-        p->out_stride = KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+        p->out_stride =
+            KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     }
 }
 
-/* A query of a full cache stays within it; with a window, positions go around the ring and far out. */
+/* A query of a full cache stays within it; with a window, positions go around the ring and far out.
+ * */
 static int32_t pick_position(struct check_case *c, uint32_t max_rows)
 {
     const struct kept_attn_params *p = &c->params.attn;
@@ -147,7 +154,8 @@ static void fill_meta(struct check_case *c, int32_t position)
         uint32_t *pos = meta + (uint64_t)h * 3 * p->cap;
         for (uint32_t s = 0; s < live[h]; s++) {
             int32_t at = slot_position(c, position);
-            int32_t until = kept_check_chance(c, 75) ? INT32_MAX : at + (int32_t)kept_check_range(c, 0, 300);
+            int32_t until =
+                kept_check_chance(c, 75) ? INT32_MAX : at + (int32_t)kept_check_range(c, 0, 300);
             float bias = kept_check_chance(c, 50) ? 0 : logf(1 + 50 * fabsf(kept_check_unit(c)));
             pos[s] = (uint32_t)at;
             pos[p->cap + s] = (uint32_t)until;
@@ -161,8 +169,8 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
     struct kept_attn_params *p = &c->params.attn;
     pick_attn(c, max_rows);
     int32_t position = pick_position(c, max_rows);
-    uint32_t *step = kept_check_step(c, STEP, c->model != NULL ? c->model->rows : max_rows, position,
-                                     &p->chunk);
+    uint32_t *step =
+        kept_check_step(c, STEP, c->model != NULL ? c->model->rows : max_rows, position, &p->chunk);
     uint32_t planned = kept_check_planned_rows(c);
     bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
     float *qkv = kept_check_bind_f32(c, QKV, (uint64_t)planned * p->q_stride);
@@ -170,8 +178,9 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
     fill_slots(c, K_SLOTS, k_scale);
     fill_slots(c, V_SLOTS, 2);
     fill_meta(c, position);
-    kept_check_bind(c, OUT, decode ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
-                                   : (uint64_t)planned * p->out_stride);
+    kept_check_bind(c, OUT,
+                    decode ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
+                           : (uint64_t)planned * p->out_stride);
     if (c->failed || step == NULL)
         return;
     if (c->model == NULL && kept_check_chance(c, 20)) /* rows of several branches: any order */
@@ -182,8 +191,8 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
             qkv[(uint64_t)row * p->q_stride + i] = kept_check_value(c, 0.5f);
     c->live_slots = c->model != NULL ? c->model->n_past + c->model->rows : p->cap;
     kept_snprintf(c->shape, sizeof c->shape,
-                  "heads %u/%u, d %u, cap %u, window %u, softcap %g, position %d, splits %u", p->n_head,
-                  p->n_kv, p->d, p->cap, p->window, p->softcap, position, p->n_splits);
+                  "heads %u/%u, d %u, cap %u, window %u, softcap %g, position %d, splits %u",
+                  p->n_head, p->n_kv, p->d, p->cap, p->window, p->softcap, position, p->n_splits);
 }
 
 void kept_gen_attn_decode(struct check_case *c)
@@ -204,7 +213,7 @@ struct head {
     uint32_t kv, n; /* attended slots */
     int64_t position;
     const float *q;
-    uint32_t *slot;       /* [cap] */
+    uint32_t *slot;        /* [cap] */
     double *score, *error; /* [cap] */
     double log_sum, log_sum_bound;
     double out[MAX_D], bound[MAX_D];
@@ -221,7 +230,8 @@ static uint64_t k_half(const struct head *h, uint32_t slot, uint32_t i)
 
 static double half_at(const struct head *h, uint32_t i_bind, uint64_t i_half)
 {
-    return kept_f16_to_f32((uint16_t)(h->c->bind[i_bind].before[i_half / 2] >> (16 * (i_half & 1))));
+    return kept_f16_to_f32(
+        (uint16_t)(h->c->bind[i_bind].before[i_half / 2] >> (16 * (i_half & 1))));
 }
 
 static void add_slot(struct head *h, uint32_t slot, double bias)
@@ -298,7 +308,8 @@ static void head_bounds(struct head *h)
         add_value(h, t, exp(h->score[t] - m) / l, 0, false);
     for (uint32_t t = 0; t < h->n; t++) {
         double share = exp(h->score[t] - m) / l;
-        double relative = expm1(h->error[t] + error_max) + 2 * kept_check_exp_bound(h->score[t] - m);
+        double relative =
+            expm1(h->error[t] + error_max) + 2 * kept_check_exp_bound(h->score[t] - m);
         h->log_sum_bound += share * relative;
         add_value(h, t, share, relative, true);
     }
@@ -426,7 +437,8 @@ void kept_gen_attn_merge(struct check_case *c)
     p->d = m != NULL ? m->d : kept_check_pick(c, ds, 6);
     p->n_head = m != NULL ? m->n_head : kept_check_range(c, 1, 12);
     p->parts = m != NULL ? 4 : kept_check_range(c, 1, 40);
-    p->out_stride = KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+    p->out_stride =
+        KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     kept_check_step(c, 2, m != NULL ? m->rows : 9, 0, NULL);
     uint32_t planned = kept_check_planned_rows(c);
     uint64_t heads = (uint64_t)planned * p->n_head;
@@ -455,10 +467,12 @@ static void merge_bounds(struct check_case *c, const float *part, uint64_t at)
     for (uint32_t i = 0; m > -INFINITY && i < p->parts; i++)
         l += exp(part[i * stride] - m) * part[i * stride + 1];
     for (uint32_t k = 0; l > 0 && k < p->d; k++) {
-        double out = fabs(kept_check_want(c, 1, at + k)), bound = 4 * CHECK_U * out + 2 * CHECK_TINY;
+        double out = fabs(kept_check_want(c, 1, at + k)),
+               bound = 4 * CHECK_U * out + 2 * CHECK_TINY;
         for (uint32_t i = 0; i < p->parts; i++) {
             double w = exp(part[i * stride] - m), o = fabs(part[i * stride + 4 + k]);
-            double relative = isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
+            double relative =
+                isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
             relative += (4 * sqrt(p->parts) + 4) * CHECK_U;
             bound += w / l * relative * (o + out * part[i * stride + 1]);
         }

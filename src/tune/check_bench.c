@@ -1,6 +1,7 @@
-/* tune/check_bench.c: times rows with the shapes of three models, decode (1 row) and prefill (256 rows), after 1,024
- * earlier tokens. The same generators and the same call as in the check; enough calls in one recording that the
- * submission does not count. Bytes and operations come from kept_kernel_cost: what must move at least once.
+/* tune/check_bench.c: times rows with the shapes of three models, decode (1 row) and prefill (256
+ * rows), after 1,024 earlier tokens. The same generators and the same call as in the check; enough
+ * calls in one recording that the submission does not count. Bytes and operations come from
+ * kept_kernel_cost: what must move at least once.
  */
 #include "tune/check.h"
 
@@ -13,7 +14,7 @@
 
 #define TARGET_NS 1e8 /* per figure */
 #define MAX_CALLS 512u
-#define N_TRIES 3
+#define N_TRIES   3
 
 static const struct check_model models[] = {
     {"135M decode", 576, 1536, 9, 3, 64, 49152, 1, 1024},
@@ -31,7 +32,8 @@ static void (*const generators[KEPT_KERNEL_COUNT])(struct check_case *c) = {
 };
 
 /* Kernels for few rows are not timed with many, nor the other way round. */
-static bool sensible(const struct kept_kernel_row *row, const struct check_model *m, enum kept_format format)
+static bool sensible(const struct kept_kernel_row *row, const struct check_model *m,
+                     enum kept_format format)
 {
     if (row->has_formats && m->k % kept_format_block_elems(format) != 0)
         return false;
@@ -80,8 +82,10 @@ static kept_status bench_case(struct check_runner *r, struct check_case *c,
     struct kept_kernel *kernel = NULL;
     generators[c->row->id](c);
     if (c->failed)
-        return kept_fail(err, KEPT_E_HOST_MEMORY, "no host memory for timing kernel '%s'", c->row->stem);
-    kept_status status = kept_kernel_create(r->device, c->row->id, c->format, c->keys, &kernel, err);
+        return kept_fail(err, KEPT_E_HOST_MEMORY, "no host memory for timing kernel '%s'",
+                         c->row->stem);
+    kept_status status =
+        kept_kernel_create(r->device, c->row->id, c->format, c->keys, &kernel, err);
     if (status == KEPT_OK)
         status = kept_check_upload(r, c, err);
     if (status == KEPT_OK)
@@ -89,7 +93,8 @@ static kept_status bench_case(struct check_runner *r, struct check_case *c,
     kept_kernel_destroy(&kernel);
     if (status != KEPT_OK)
         return status;
-    struct kept_cost cost = kept_kernel_cost(c->row->id, c->format, &c->params, c->live, c->live_slots);
+    struct kept_cost cost =
+        kept_kernel_cost(c->row->id, c->format, &c->params, c->live, c->live_slots);
     result->gbps = (double)cost.bytes / result->ns;
     result->gflops = (double)cost.ops / result->ns;
     result->n_cases = 1;
@@ -123,14 +128,17 @@ kept_status kept_check_bench(struct kept_device *device, const struct kept_check
     struct kept_check_summary done = {0};
     uint64_t begin_ns = kept_clock_ns();
     kept_status status = KEPT_OK;
-    for (uint32_t i = 0; status == KEPT_OK && i < KEPT_KERNEL_COUNT * KEPT_FORMAT_COUNT * n_models; i++) {
+    for (uint32_t i = 0; status == KEPT_OK && i < KEPT_KERNEL_COUNT * KEPT_FORMAT_COUNT * n_models;
+         i++) {
         struct check_case c = {.caps = &device->caps, .max_lanes = device->caps.max_group_lanes};
         uint32_t i_row = i / n_models;
         c.row = kept_kernel_row((enum kept_kernel_id)(i_row / KEPT_FORMAT_COUNT));
         c.format = (enum kept_format)(i_row % KEPT_FORMAT_COUNT);
         c.model = &models[i % n_models];
-        bool late = params->seconds > 0 && (double)(kept_clock_ns() - begin_ns) * 1e-9 > params->seconds;
-        if (late || !kept_check_wanted(params, c.row, c.format) || !sensible(c.row, c.model, c.format))
+        bool late =
+            params->seconds > 0 && (double)(kept_clock_ns() - begin_ns) * 1e-9 > params->seconds;
+        if (late || !kept_check_wanted(params, c.row, c.format) ||
+            !sensible(c.row, c.model, c.format))
             continue;
         status = bench_one(&r, &c, params, report, user, err);
         done.n_results++;

@@ -1,22 +1,24 @@
-/* tune/check_case.h: one case of the checker: what a generator fills in and what the runner executes. Private to tune.
+/* tune/check_case.h: one case of the checker: what a generator fills in and what the runner
+ * executes. Private to tune.
  *
- * A row of the registry has two functions in check_<family>.c: kept_gen_<stem> picks parameters (unless c->model says
- * which) and fills the bindings; kept_bound_<stem> derives, after the reference ran, how far each output element
- * may be from the reference's. Elements without a bound must be equal bit for bit: that covers dead rows, the gaps
- * between rows, and everything else the contract leaves alone.
+ * A row of the registry has two functions in check_<family>.c: kept_gen_<stem> picks parameters
+ * (unless c->model says which) and fills the bindings; kept_bound_<stem> derives, after the
+ * reference ran, how far each output element may be from the reference's. Elements without a bound
+ * must be equal bit for bit: that covers dead rows, the gaps between rows, and everything else the
+ * contract leaves alone.
  */
 #ifndef KEPT_TUNE_CHECK_CASE_H
 #define KEPT_TUNE_CHECK_CASE_H
 
 #include "backend/backend.h"
 
-/* NaN as f32 and as either f16 half, and a large integer: what is read from outside a binding or from a dead row
- * spoils the result visibly. */
+/* NaN as f32 and as either f16 half, and a large integer: what is read from outside a binding or
+ * from a dead row spoils the result visibly. */
 #define CHECK_CANARY 0x7FD5FEEDu
-#define CHECK_ANY (-1.0f) /* a bound: padding that may or may not be written */
-/* What one rounding to f32 may change, relative (a result rounded on both sides differs by two of them); and what a
- * device that flushes denormals may lose. */
-#define CHECK_U 5.9604645e-8
+#define CHECK_ANY    (-1.0f) /* a bound: padding that may or may not be written */
+/* What one rounding to f32 may change, relative (a result rounded on both sides differs by two of
+ * them); and what a device that flushes denormals may lose. */
+#define CHECK_U    5.9604645e-8
 #define CHECK_TINY 1.1754944e-38
 
 struct check_bind {
@@ -24,7 +26,7 @@ struct check_bind {
     uint32_t *want;   /* after the reference; outputs only */
     float *bound;     /* [n_words], or [2 * n_words] when half; outputs only */
     uint64_t n_words;
-    bool half;        /* elements are f16, two a word */
+    bool half; /* elements are f16, two a word */
 };
 
 /* The shape of a model for benchmarks. */
@@ -62,14 +64,15 @@ struct check_case {
 };
 
 /* Keys are chosen first (kept_keys_<stem>, not for benchmarks), then the case, then its bounds. */
-#define KEPT_KERNEL(ID, stem, ...)                 \
-    void kept_keys_##stem(struct check_case *c);   \
-    void kept_gen_##stem(struct check_case *c);    \
+#define KEPT_KERNEL(ID, stem, ...)               \
+    void kept_keys_##stem(struct check_case *c); \
+    void kept_gen_##stem(struct check_case *c);  \
     void kept_bound_##stem(struct check_case *c);
 #include "kernel/kernels.def"
 #undef KEPT_KERNEL
 
-/* Rows whose outputs may differ in form bring them to one form; runs on the reference's outputs and on the device's. */
+/* Rows whose outputs may differ in form bring them to one form; runs on the reference's outputs and
+ * on the device's. */
 void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_argmax(const struct check_case *c, uint32_t *const *bind);
 
@@ -85,8 +88,9 @@ float kept_check_unit(struct check_case *c); /* uniform in [-1, 1) */
 /* Around `scale`, with zeros, denormals, repeated values and outliers of 30 x scale among them. */
 float kept_check_value(struct check_case *c, float scale);
 
-/* Keys by name. A work-group's lanes: a power of two from lo to hi that the device has; 1 on devices that take a tile of 16
- * rows as a vector (there also others, which must work as well). The word order: mostly the device's own. */
+/* Keys by name. A work-group's lanes: a power of two from lo to hi that the device has; 1 on
+ * devices that take a tile of 16 rows as a vector (there also others, which must work as well). The
+ * word order: mostly the device's own. */
 void kept_check_set_key(struct check_case *c, const char *name, uint32_t value);
 uint32_t kept_check_key(const struct check_case *c, const char *name);
 void kept_check_group(struct check_case *c, uint32_t lo, uint32_t hi);
@@ -96,8 +100,9 @@ void kept_check_fit_attn(struct check_case *c); /* attention keys that fit the s
 uint32_t *kept_check_bind(struct check_case *c, uint32_t i_bind, uint64_t n_words);
 float *kept_check_bind_f32(struct check_case *c, uint32_t i_bind, uint64_t n_words);
 
-/* Chooses rows_at, row_first and row_cap (at most max_rows) and the live count; makes the step buffer with
- * positions from `position` on (consecutive) and tokens 0. Returns the step buffer. `chunk` may be NULL. */
+/* Chooses rows_at, row_first and row_cap (at most max_rows) and the live count; makes the step
+ * buffer with positions from `position` on (consecutive) and tokens 0. Returns the step buffer.
+ * `chunk` may be NULL. */
 uint32_t *kept_check_step(struct check_case *c, uint32_t i_bind, uint32_t max_rows,
                           int32_t position, uint32_t *chunk);
 /* Rows that a buffer of the call needs: row_first + row_cap. */
@@ -109,20 +114,22 @@ uint32_t kept_check_k(struct check_case *c, enum kept_format format);
 /* k values and their sums into an activation row. */
 void kept_check_act_row(struct check_case *c, float *row, uint32_t k, float scale);
 
-/* Random weights of every bit pattern: n_tiles records. The tensor is a sequence of parts of tiles_in_part tiles (gate and up
- * of a GLU are two), of which the first rows_in_part rows are weights and the rest is zero, as re-laying leaves it.
- * c->amp gets, per row and 32 elements, the largest magnitude that any unpacking of the format adds up. */
+/* Random weights of every bit pattern: n_tiles records. The tensor is a sequence of parts of
+ * tiles_in_part tiles (gate and up of a GLU are two), of which the first rows_in_part rows are
+ * weights and the rest is zero, as re-laying leaves it. c->amp gets, per row and 32 elements, the
+ * largest magnitude that any unpacking of the format adds up. */
 void kept_check_weights(struct check_case *c, uint32_t i_bind, uint32_t n_tiles,
                         uint32_t rows_in_part, uint32_t tiles_in_part, uint32_t k);
 
-/* Bounds: of one element; of the sums of 16 of an activation row whose values have bounds already. */
+/* Bounds: of one element; of the sums of 16 of an activation row whose values have bounds already.
+ * */
 void kept_check_bound(struct check_case *c, uint32_t i_bind, uint64_t i_elem, double bound);
-void kept_check_bound_sums(struct check_case *c, uint32_t i_bind, uint64_t i_first,
-                           uint64_t i_sums, uint32_t n_elems);
+void kept_check_bound_sums(struct check_case *c, uint32_t i_bind, uint64_t i_first, uint64_t i_sums,
+                           uint32_t n_elems);
 double kept_check_act_bound(double gate, bool gelu); /* absolute error of silu or gelu */
 double kept_check_act(double gate, bool gelu);
 double kept_check_tanh_bound(double v, double softcap); /* of softcap * tanh(v / softcap) */
-double kept_check_exp_bound(double v); /* relative error of exp(v), v <= 0 */
+double kept_check_exp_bound(double v);                  /* relative error of exp(v), v <= 0 */
 double kept_check_want(const struct check_case *c, uint32_t i_bind, uint64_t i_elem);
 
 #endif

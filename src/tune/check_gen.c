@@ -1,10 +1,11 @@
-/* tune/check_gen.c: what all generators of the checker share: random numbers, bindings, step buffers, activation
- * rows, weights.
+/* tune/check_gen.c: what all generators of the checker share: random numbers, bindings, step
+ * buffers, activation rows, weights.
  *
- * Everything comes from c->rng (splitmix64), so that a case is its seed. Numbers are biased to where kernels go wrong:
- * zeros, denormals, equal values, outliers. Weights are random bytes in the file's blocks, so that every bit pattern
- * of quants and packed scales occurs; only the f16 scales of a block are chosen, because random ones would be NaN or
- * overflow. They are then re-laid by the same function that the loader uses.
+ * Everything comes from c->rng (splitmix64), so that a case is its seed. Numbers are biased to
+ * where kernels go wrong: zeros, denormals, equal values, outliers. Weights are random bytes in the
+ * file's blocks, so that every bit pattern of quants and packed scales occurs; only the f16 scales
+ * of a block are chosen, because random ones would be NaN or overflow. They are then re-laid by the
+ * same function that the loader uses.
  */
 #include "tune/check_case.h"
 
@@ -137,7 +138,8 @@ void kept_case_finish(struct check_case *c)
 
 /* ---- rows ---- */
 
-/* A window of rows: mostly all rows live; sometimes some, none, or more in the step than the call covers. */
+/* A window of rows: mostly all rows live; sometimes some, none, or more in the step than the call
+ * covers. */
 static uint32_t pick_window(struct check_case *c, uint32_t max_rows)
 {
     uint32_t *p = c->params.words;
@@ -214,9 +216,10 @@ void kept_check_act_row(struct check_case *c, float *row, uint32_t k, float scal
     }
 }
 
-/* Where a block has its f16 scales, and the amplitude of an element in them: |d| * of_d + |m| * of_m. An unpacking
- * may add up an offset form and take the offset off by the sum of x: a quant q of n bits then weighs at most
- * (2^n + q) and its offset again (2^n + zero point), packed scales of a K-quant at most 63 or 128. */
+/* Where a block has its f16 scales, and the amplitude of an element in them: |d| * of_d + |m| *
+ * of_m. An unpacking may add up an offset form and take the offset off by the sum of x: a quant q
+ * of n bits then weighs at most (2^n + q) and its offset again (2^n + zero point), packed scales of
+ * a K-quant at most 63 or 128. */
 static const struct amplitude {
     uint8_t d_at, m_at; /* m_at 0: no second one */
     float of_d, of_m;
@@ -231,7 +234,8 @@ static const struct amplitude {
     [KEPT_FORMAT_Q6_K] = {208, 0, 128 * (127 + 96), 0},
 };
 
-/* A scale so that elements are about 1: mostly ordinary, sometimes 0, denormal or of the other sign. */
+/* A scale so that elements are about 1: mostly ordinary, sometimes 0, denormal or of the other
+ * sign. */
 static uint16_t random_scale(struct check_case *c, float of_d)
 {
     switch (kept_check_range(c, 0, 31)) {
@@ -279,8 +283,8 @@ static void plain_elems(struct check_case *c, uint8_t *to, float *amp)
         if (c->format == KEPT_FORMAT_F32)
             memcpy(to + 4 * i, &v, 4);
         else
-            put_u16(to + 2 * i, c->format == KEPT_FORMAT_F16 ? kept_f32_to_f16(v)
-                                                             : kept_f32_to_bf16(v));
+            put_u16(to + 2 * i,
+                    c->format == KEPT_FORMAT_F16 ? kept_f32_to_f16(v) : kept_f32_to_bf16(v));
     }
 }
 
@@ -342,16 +346,18 @@ double kept_check_want(const struct check_case *c, uint32_t i_bind, uint64_t i_e
     return v;
 }
 
-/* Sixteen additions of f32 beside the errors of the elements; the padding after the sums is free. */
-void kept_check_bound_sums(struct check_case *c, uint32_t i_bind, uint64_t i_first,
-                           uint64_t i_sums, uint32_t n_elems)
+/* Sixteen additions of f32 beside the errors of the elements; the padding after the sums is free.
+ * */
+void kept_check_bound_sums(struct check_case *c, uint32_t i_bind, uint64_t i_first, uint64_t i_sums,
+                           uint32_t n_elems)
 {
     uint32_t n_sums = n_elems / 16;
     for (uint32_t g = 0; g < n_sums; g++) {
         double bound = CHECK_TINY;
         for (uint32_t i = 0; i < 16; i++) {
             uint64_t at = i_first + 16 * g + i;
-            bound += c->bind[i_bind].bound[at] + 16 * CHECK_U * fabs(kept_check_want(c, i_bind, at));
+            bound +=
+                c->bind[i_bind].bound[at] + 16 * CHECK_U * fabs(kept_check_want(c, i_bind, at));
         }
         kept_check_bound(c, i_bind, i_sums + g, bound);
     }
@@ -366,27 +372,30 @@ double kept_check_act(double v, bool gelu)
     return v / (1 + exp(-v));
 }
 
-/* silu = v / (1 + exp(-v)): APIs allow exp an error of 3 + 2 |v| units (Vulkan; OpenCL 3), which enters the quotient
- * times exp / (1 + exp) <= 1; division and addition 4 more. Far below, exp overflows and the result underflows.
- * gelu: tanh from exponentials is exact to some 8 units of its own size or of 1 / 4, whichever is larger, its
- * argument z to 4 units of z (slope of tanh at z: at most 4 exp(-2 |z|)), and 1 + tanh cancels for negative v. */
+/* silu = v / (1 + exp(-v)): APIs allow exp an error of 3 + 2 |v| units (Vulkan; OpenCL 3), which
+ * enters the quotient times exp / (1 + exp) <= 1; division and addition 4 more. Below -88 exp may
+ * overflow: 0 for what is at most 3e-37. gelu: tanh from exponentials is exact to some 8 units of
+ * its own size or of 1 / 4, whichever is larger, its argument z to 4 units of z (slope of tanh at
+ * z: at most 4 exp(-2 |z|)), and 1 + tanh cancels for negative v. */
 double kept_check_act_bound(double v, bool gelu)
 {
     if (!gelu)
-        return fabs(kept_check_act(v, false)) * (8 + 2 * fmin(fabs(v), 100)) * CHECK_U + CHECK_TINY * 4;
+        return fabs(kept_check_act(v, false)) * (8 + 2 * fmin(fabs(v), 100)) * CHECK_U +
+               CHECK_TINY * 32;
     double z = 0.79788456080286536 * (v + 0.044715 * v * v * v);
     double slope = 4 * fabs(z) * fmin(1, 4 * exp(-2 * fabs(z)));
     return 0.5 * fabs(v) * (16 + slope) * CHECK_U + fabs(kept_check_act(v, true)) * 4 * CHECK_U +
            CHECK_TINY;
 }
 
-/* tanh from two exponentials: 8 units of max(|z|, 1 / 4) near 0 (cancellation), the error of exp damped by the slope
- * elsewhere; division and product 4 more. */
+/* tanh from two exponentials: 8 units of max(|z|, 1 / 4) near 0 (cancellation), the error of exp
+ * damped by the slope elsewhere; division and product 4 more. */
 double kept_check_tanh_bound(double v, double softcap)
 {
     double z = fabs(v / softcap), t = tanh(z);
     double slope = 4 * exp(-2 * z) < 1 ? 4 * exp(-2 * z) : 1;
-    return softcap * CHECK_U * (8 * fmax(t, 0.25) + slope * (4 * z + 2 * z * z)) + CHECK_TINY * (1 + softcap);
+    return softcap * CHECK_U * (8 * fmax(t, 0.25) + slope * (4 * z + 2 * z * z)) +
+           CHECK_TINY * (1 + softcap);
 }
 
 /* Vulkan allows 3 + 2 |v| units, OpenCL 3; the argument's own rounding adds |v|. */

@@ -1,14 +1,17 @@
 /* tune/check_matmul.c: cases and bounds of embed, matvec and matmat.
  *
- * embed is exact: the product of an f16 scale, a packed scale and a quant fits 24 bits in every format, the offset
- * costs one rounding and the embedding's scale another, in this order on every device. Only denormals may be flushed.
+ * embed is exact: the product of an f16 scale, a packed scale and a quant fits 24 bits in every
+ * format, the offset costs one rounding and the embedding's scale another, in this order on every
+ * device. Only denormals may be flushed.
  *
- * A product of k terms accumulated in f32 in any order: the references accumulate in double, so the whole difference is the
- * device's. The worst case k * u * sum |w x| is useless as a test (at k = 4096 a missing element would pass). Rounding
- * errors behave like independent ones: |err| <= lambda * sqrt(k) * u * sum |w x| holds with lambda = 4 but for a
- * probability of 2 exp(-8) that is itself pessimistic (Higham and Mary 2019). sum |w x| is taken with the amplitude of
- * what a format's unpacking adds up (check_gen.c), several times the weights themselves, and 16 more units cover the
- * sums of 16 and the scales. An element lost or taken twice exceeds this bound by an order of magnitude.
+ * A product of k terms accumulated in f32 in any order: the references accumulate in double, so the
+ * whole difference is the device's. The worst case k * u * sum |w x| is useless as a test (at k =
+ * 4096 a missing element would pass). Rounding errors behave like independent ones: |err| <= lambda
+ * * sqrt(k) * u * sum |w x| holds with lambda = 4 but for a probability of 2 exp(-8) that is itself
+ * pessimistic (Higham and Mary 2019). sum |w x| is taken with the amplitude of what a format's
+ * unpacking adds up (check_gen.c), several times the weights themselves, and 16 more units cover
+ * the sums of 16 and the scales. An element lost or taken twice exceeds this bound by an order of
+ * magnitude.
  */
 #include "tune/check_case.h"
 
@@ -55,8 +58,8 @@ void kept_gen_embed(struct check_case *c)
         uint32_t *token = &step[KEPT_STEP_TOKENS + i];
         *token = p->token_first + kept_check_range(c, 0, p->n_tokens - 1);
         if (m == NULL && kept_check_chance(c, 15)) { /* just outside, far outside */
-            const uint32_t outside[] = {p->token_first - 1, p->token_first + p->n_tokens, UINT32_MAX,
-                                        0x80000000u, 1u << 24};
+            const uint32_t outside[] = {p->token_first - 1, p->token_first + p->n_tokens,
+                                        UINT32_MAX, 0x80000000u, 1u << 24};
             *token = kept_check_pick(c, outside, 5);
         }
     }
@@ -136,7 +139,8 @@ static void gen_matmul(struct check_case *c, uint32_t max_columns)
 {
     struct kept_matmul_params *p = &c->params.matmul;
     pick_matmul(c);
-    uint32_t *step = kept_check_step(c, 3, c->model != NULL ? c->model->rows : max_columns, 0, NULL);
+    uint32_t *step =
+        kept_check_step(c, 3, c->model != NULL ? c->model->rows : max_columns, 0, NULL);
     uint32_t planned = kept_check_planned_rows(c);
     uint32_t first = p->x_first_at == KEPT_STEP_ZERO ? 0 : kept_check_range(c, 0, 4);
     if (step != NULL && p->x_first_at != KEPT_STEP_ZERO)
@@ -144,8 +148,8 @@ static void gen_matmul(struct check_case *c, uint32_t max_columns)
     float *x = kept_check_bind_f32(c, 1, (uint64_t)(first + planned) * p->x_stride);
     float *y = kept_check_bind_f32(c, 2, (uint64_t)planned * p->y_stride);
     uint32_t tiles = (p->n_rows + 15) / 16;
-    kept_check_weights(c, 0, p->up_tiles + tiles, p->n_rows,
-                       p->up_tiles != 0 ? p->up_tiles : tiles, p->k);
+    kept_check_weights(c, 0, p->up_tiles + tiles, p->n_rows, p->up_tiles != 0 ? p->up_tiles : tiles,
+                       p->k);
     if (c->failed)
         return;
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
@@ -202,8 +206,10 @@ static double dot(const float *w, const float *x, uint32_t k)
 static double glu_bound(const struct check_case *c, double g, double u, double eg, double eu)
 {
     bool gelu = epilogue(c) == KEPT_EPI_GLU_GELU;
-    double act = fabs(kept_check_act(g, gelu)), act_error = 1.13 * eg + kept_check_act_bound(g, gelu);
-    return act_error * fabs(u) + act * eu + act_error * eu + 4 * CHECK_U * act * fabs(u) + CHECK_TINY;
+    double act = fabs(kept_check_act(g, gelu)),
+           act_error = 1.13 * eg + kept_check_act_bound(g, gelu);
+    return act_error * fabs(u) + act * eu + act_error * eu + 4 * CHECK_U * act * fabs(u) +
+           CHECK_TINY;
 }
 
 static void glu_row_bounds(struct check_case *c, uint32_t r, float *w_gate, float *w_up)
@@ -260,7 +266,8 @@ void kept_bound_matmat(struct check_case *c)
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++)
         for (uint32_t r = 0; r < p->n_rows; r++) {
             uint64_t at = (uint64_t)row * p->y_stride + p->y_offset + r;
-            double bound = dot_bound(c, r, x_row(c, row)) + 2 * CHECK_U * fabs(kept_check_want(c, 2, at));
+            double bound =
+                dot_bound(c, r, x_row(c, row)) + 2 * CHECK_U * fabs(kept_check_want(c, 2, at));
             kept_check_bound(c, 2, at, bound);
         }
 }

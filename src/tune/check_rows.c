@@ -1,11 +1,11 @@
 /* tune/check_rows.c: cases and bounds of the kernels that work on rows alone: norm, glu, argmax.
  *
- * norm: the mean of k squares has a relative error of sqrt(k) u like any sum (check_matmul.c has the argument; all
- * terms are positive, so it is relative to the result), halved by the root; root, division and two products add 8 u.
- * With the residual in front, both sides round the sum, and its error enters the mean and the element.
- * glu: see kept_check_act_bound.
- * argmax: exact. With a soft cap the rewritten logits have the error of tanh, and which of two near equals is larger
- * may change; the choice must then be the first largest of the logits as the device wrote them.
+ * norm: the mean of k squares has a relative error of sqrt(k) u like any sum (check_matmul.c has
+ * the argument; all terms are positive, so it is relative to the result), halved by the root; root,
+ * division and two products add 8 u. With the residual in front, both sides round the sum, and its
+ * error enters the mean and the element. glu: see kept_check_act_bound. argmax: exact. With a soft
+ * cap the rewritten logits have the error of tanh, and which of two near equals is larger may
+ * change; the choice must then be the first largest of the logits as the device wrote them.
  */
 #include "tune/check_case.h"
 
@@ -74,7 +74,8 @@ void kept_gen_norm(struct check_case *c)
     kept_snprintf(c->shape, sizeof c->shape, "k %u, rows from %u", p->k, first);
 }
 
-/* 1 / sqrt(mean + eps), and its relative error from that of the elements (`errors`, absolute; NULL: none). */
+/* 1 / sqrt(mean + eps), and its relative error from that of the elements (`errors`, absolute; NULL:
+ * none). */
 static double norm_factor(const struct kept_norm_params *p, const float *v, const float *errors,
                           double *relative)
 {
@@ -103,8 +104,9 @@ void kept_bound_norm(struct check_case *c)
             if (i == 0)
                 f = norm_factor(p, y, NULL, &relative);
             double added = fabs(y[i] * f * w_post[i]);
-            kept_check_bound(c, NORM_X, at_x + i, added * relative +
-                             2 * CHECK_U * fabs(x_want[at_x + i]) + 2 * CHECK_TINY * (1 + f) * (1 + fabs(w_post[i])));
+            kept_check_bound(c, NORM_X, at_x + i,
+                             added * relative + 2 * CHECK_U * fabs(x_want[at_x + i]) +
+                                 2 * CHECK_TINY * (1 + f) * (1 + fabs(w_post[i])));
         }
         if (mode == 2)
             continue;
@@ -113,8 +115,9 @@ void kept_bound_norm(struct check_case *c)
         for (uint32_t i = 0; i < p->k; i++) {
             double error = errors != NULL ? errors[i] : 0;
             double out = fabs(kept_check_want(c, NORM_OUT, at_out + i));
-            kept_check_bound(c, NORM_OUT, at_out + i, out * relative + (error * f + 2 * CHECK_TINY * (1 + f)) *
-                                                          (1 + fabs(w[i])));
+            kept_check_bound(c, NORM_OUT, at_out + i,
+                             out * relative +
+                                 (error * f + 2 * CHECK_TINY * (1 + f)) * (1 + fabs(w[i])));
         }
         kept_check_bound_sums(c, NORM_OUT, at_out, at_out + p->k, p->k);
     }

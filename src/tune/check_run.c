@@ -2,8 +2,8 @@
  *
  *   | guard | binding 0 | guard | binding 1 | guard | …      all canary words but the bindings
  *
- * Bindings begin where the device's alignment allows, at varying distances, so that a kernel that relies on more
- * alignment than promised, or writes a little beside its range, is seen.
+ * Bindings begin where the device's alignment allows, at varying distances, so that a kernel that
+ * relies on more alignment than promised, or writes a little beside its range, is seen.
  */
 #include "tune/check_run.h"
 
@@ -16,7 +16,7 @@
 #include "tune/tune.h"
 
 #define GUARD_BYTES 512u
-#define WAIT_NS 60000000000u
+#define WAIT_NS     60000000000u
 
 static uint64_t round_up(uint64_t n, uint64_t to)
 {
@@ -109,8 +109,8 @@ void kept_check_keys_text(const struct check_case *c, char *to, size_t cap_bytes
     size_t at = 0;
     to[0] = '\0';
     for (uint32_t i = 0; i < c->row->n_keys && at < cap_bytes; i++)
-        at += kept_snprintf(to + at, cap_bytes - at, "%s%s %u", i == 0 ? "" : " ", c->row->key_names[i],
-                            c->keys[i]);
+        at += kept_snprintf(to + at, cap_bytes - at, "%s%s %u", i == 0 ? "" : " ",
+                            c->row->key_names[i], c->keys[i]);
 }
 
 bool kept_check_wanted(const struct kept_check_params *params, const struct kept_kernel_row *row,
@@ -142,11 +142,16 @@ void kept_check_tuned_keys(struct check_case *c, const struct kept_device *devic
     kept_tune_device(&profile, &t);
     memcpy(c->keys, c->row->key_defaults, sizeof c->keys);
     const uint32_t groups[KEPT_KERNEL_COUNT] = {
-        [KEPT_KERNEL_EMBED] = t.embed_wg,           [KEPT_KERNEL_NORM] = t.norm_wg,
-        [KEPT_KERNEL_MATVEC] = t.matvec_wg,         [KEPT_KERNEL_MATMAT] = t.matmat_wg,
-        [KEPT_KERNEL_SLOT_WRITE] = t.slot_wg,       [KEPT_KERNEL_ATTN_DECODE] = t.decode_wg,
-        [KEPT_KERNEL_ATTN_PREFILL] = t.prefill_wg,  [KEPT_KERNEL_ATTN_MERGE] = t.merge_wg,
-        [KEPT_KERNEL_GLU] = t.glu_wg,               [KEPT_KERNEL_ARGMAX] = t.argmax_wg,
+        [KEPT_KERNEL_EMBED] = t.embed_wg,
+        [KEPT_KERNEL_NORM] = t.norm_wg,
+        [KEPT_KERNEL_MATVEC] = t.matvec_wg,
+        [KEPT_KERNEL_MATMAT] = t.matmat_wg,
+        [KEPT_KERNEL_SLOT_WRITE] = t.slot_wg,
+        [KEPT_KERNEL_ATTN_DECODE] = t.decode_wg,
+        [KEPT_KERNEL_ATTN_PREFILL] = t.prefill_wg,
+        [KEPT_KERNEL_ATTN_MERGE] = t.merge_wg,
+        [KEPT_KERNEL_GLU] = t.glu_wg,
+        [KEPT_KERNEL_ARGMAX] = t.argmax_wg,
     };
     bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
     kept_check_set_key(c, "WG", groups[c->row->id]);

@@ -1,4 +1,5 @@
-/* tune/check_run.h: executing one case on a device, shared by the comparison and the benchmark. Private to tune. */
+/* tune/check_run.h: executing one case on a device, shared by the comparison and the benchmark.
+ * Private to tune. */
 #ifndef KEPT_TUNE_CHECK_RUN_H
 #define KEPT_TUNE_CHECK_RUN_H
 
@@ -9,15 +10,16 @@
 struct check_runner {
     struct kept_device *device;
     struct kept_buf *buf;
-    uint8_t *image;        /* host copy of the buffer */
-    uint64_t cap_bytes;    /* of both */
-    uint64_t n_bytes;      /* used by the case */
+    uint8_t *image;     /* host copy of the buffer */
+    uint64_t cap_bytes; /* of both */
+    uint64_t n_bytes;   /* used by the case */
     struct kept_bind binds[KEPT_MAX_BINDS];
 };
 
 /* Lays the case out and writes it to the device. */
 kept_status kept_check_upload(struct check_runner *r, struct check_case *c, struct kept_error *err);
-/* Records the call n_calls times, submits and waits; *ns (NULL allowed) is the time of submission and wait. */
+/* Records the call n_calls times, submits and waits; *ns (NULL allowed) is the time of submission
+ * and wait. */
 kept_status kept_check_execute(struct check_runner *r, const struct check_case *c,
                                struct kept_kernel *kernel, uint32_t n_calls, double *ns,
                                struct kept_error *err);

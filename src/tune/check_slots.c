@@ -1,9 +1,9 @@
 /* tune/check_slots.c: cases and bounds of slot_write.
  *
- * Exact: v without bias, and k without bias, norm and rotation, because both sides round the same f32 to f16 (nearest even).
- * Otherwise f32 errors e of an element (bias u; norm as in check_rows.c; rotation: the angle is a product of two
- * complex numbers, 4 u, and the rotated pair adds 4 more, relative to |a| + |b|), and a stored f16 may fall to the
- * other side: one f16 unit more.
+ * Exact: v without bias, and k without bias, norm and rotation, because both sides round the same
+ * f32 to f16 (nearest even). Otherwise f32 errors e of an element (bias u; norm as in check_rows.c;
+ * rotation: the angle is a product of two complex numbers, 4 u, and the rotated pair adds 4 more,
+ * relative to |a| + |b|), and a stored f16 may fall to the other side: one f16 unit more.
  */
 #include "tune/check_case.h"
 
@@ -35,9 +35,11 @@ static void pick_slot_write(struct check_case *c)
     p->n_head = m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, 6);
     p->rope_pairs = m != NULL ? KEPT_ROPE_ADJACENT : kept_check_range(c, 0, 2);
     p->n_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->d;
-    if (p->n_rot != 0 && m == NULL && kept_check_chance(c, 30)) /* only a part of the head rotates */
+    if (p->n_rot != 0 && m == NULL &&
+        kept_check_chance(c, 30)) /* only a part of the head rotates */
         p->n_rot = 2 * kept_check_range(c, 1, p->d / 2);
-    p->qkv_stride = (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
+    p->qkv_stride =
+        (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 3));
     p->q_scale = 1 / sqrtf((float)p->d);
     p->eps = 1e-6f;
@@ -83,7 +85,8 @@ void kept_gen_slot_write(struct check_case *c)
     struct kept_slot_write_params *p = &c->params.slot_write;
     pick_slot_write(c);
     int32_t position = pick_position(c);
-    uint32_t *step = kept_check_step(c, STEP, c->model != NULL ? c->model->rows : 20, position, &p->chunk);
+    uint32_t *step =
+        kept_check_step(c, STEP, c->model != NULL ? c->model->rows : 20, position, &p->chunk);
     uint32_t planned = kept_check_planned_rows(c), heads = p->n_head + 2 * p->n_kv;
     p->hi_bias = c->model == NULL && kept_check_chance(c, 30) ? kept_check_range(c, 1, 3) : 0;
     fill_table(c, ((uint32_t)position + p->chunk) / 256 + 1);
@@ -106,16 +109,17 @@ void kept_gen_slot_write(struct check_case *c)
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++)
         for (uint32_t i = 0; i < heads * p->d; i++)
             qkv[(uint64_t)row * p->qkv_stride + i] = kept_check_value(c, scale);
-    kept_snprintf(c->shape, sizeof c->shape, "heads %u/%u, d %u, rot %u kind %u, cap %u, position %d",
-                  p->n_head, p->n_kv, p->d, p->n_rot, p->rope_pairs, p->cap, position);
+    kept_snprintf(c->shape, sizeof c->shape,
+                  "heads %u/%u, d %u, rot %u kind %u, cap %u, position %d", p->n_head, p->n_kv,
+                  p->d, p->n_rot, p->rope_pairs, p->cap, position);
 }
 
 /* f32 errors of head h of a row, and magnitudes before rotation; 0 errors: exact. */
 static void head_errors(const struct check_case *c, uint32_t row, uint32_t h, double *error)
 {
     const struct kept_slot_write_params *p = &c->params.slot_write;
-    const float *v = (const float *)(const void *)c->bind[QKV].before + (uint64_t)row * p->qkv_stride +
-                     (uint64_t)h * p->d;
+    const float *v = (const float *)(const void *)c->bind[QKV].before +
+                     (uint64_t)row * p->qkv_stride + (uint64_t)h * p->d;
     const float *bias = (const float *)(const void *)c->bind[BIAS].before + (uint64_t)h * p->d;
     const float *w = (const float *)(const void *)c->bind[h < p->n_head ? WQ : WK].before;
     bool is_v = h >= p->n_head + p->n_kv, normed = kept_check_key(c, "QKNORM") && !is_v;
@@ -129,14 +133,16 @@ static void head_errors(const struct check_case *c, uint32_t row, uint32_t h, do
     double mean = sum / p->d + p->eps, f = 1 / sqrt(mean);
     double relative = (0.5 * sqrt(p->d) + 8) * CHECK_U + 0.5 * errors / p->d / mean;
     for (uint32_t i = 0; normed && i < p->d; i++) {
-        error[i] = fabs(value[i] * f * w[i]) * relative + (error[i] * f + CHECK_TINY * (1 + f)) * (1 + fabs(w[i]));
+        error[i] = fabs(value[i] * f * w[i]) * relative +
+                   (error[i] * f + CHECK_TINY * (1 + f)) * (1 + fabs(w[i]));
         value[i] *= f * w[i];
     }
     bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
     for (uint32_t i = 0; !is_v && i < p->n_rot / 2; i++) {
         uint32_t a = adjacent ? 2 * i : i, b = adjacent ? 2 * i + 1 : i + p->n_rot / 2;
         double size = fabs(value[a]) + fabs(value[b]);
-        error[a] = error[b] = error[a] + error[b] + 8 * CHECK_U * size + 2 * CHECK_TINY * (1 + size);
+        error[a] = error[b] =
+            error[a] + error[b] + 8 * CHECK_U * size + 2 * CHECK_TINY * (1 + size);
     }
 }
 
@@ -146,14 +152,16 @@ static double f16_unit(double v)
     return v < 6.103515625e-5 ? 5.9604645e-8 : ldexp(1, (int)floor(log2(v)) - 10);
 }
 
-/* Bound of the stored half i_half of the binding; a value that could round past the largest f16 may be infinite. */
+/* Bound of the stored half i_half of the binding; a value that could round past the largest f16 may
+ * be infinite. */
 static void bound_half(struct check_case *c, uint32_t i_bind, uint64_t i_half, double error)
 {
     if (error == 0) { /* exact but for the sign of zero: below the smallest f16 */
         kept_check_bound(c, i_bind, i_half, 1e-9);
         return;
     }
-    double want = kept_f16_to_f32((uint16_t)(c->bind[i_bind].want[i_half / 2] >> (16 * (i_half & 1))));
+    double want =
+        kept_f16_to_f32((uint16_t)(c->bind[i_bind].want[i_half / 2] >> (16 * (i_half & 1))));
     bool edge = isinf(want) || fabs(want) + error > 65488;
     kept_check_bound(c, i_bind, i_half, edge ? CHECK_ANY : error + f16_unit(fabs(want) + error));
 }
@@ -179,12 +187,14 @@ void kept_bound_slot_write(struct check_case *c)
                 uint64_t at = (uint64_t)row * p->qkv_stride + (uint64_t)h * p->d + i;
                 uint32_t kv = h - p->n_head;
                 if (h < p->n_head)
-                    kept_check_bound(c, QKV, at, error[i] * p->q_scale + CHECK_TINY +
-                                                     2 * CHECK_U * fabs(kept_check_want(c, QKV, at)));
+                    kept_check_bound(c, QKV, at,
+                                     error[i] * p->q_scale + CHECK_TINY +
+                                         2 * CHECK_U * fabs(kept_check_want(c, QKV, at)));
                 else if (kv < p->n_kv)
                     bound_half(c, K_SLOTS, k_half(c, kv, slot, i), error[i]);
                 else
-                    bound_half(c, V_SLOTS, ((uint64_t)(kv - p->n_kv) * p->cap + slot) * p->d + i, error[i]);
+                    bound_half(c, V_SLOTS, ((uint64_t)(kv - p->n_kv) * p->cap + slot) * p->d + i,
+                               error[i]);
             }
         }
     }

@@ -1,5 +1,5 @@
-/* tune/selftest.c: the public face of the checker (kept/kernel.h): translates parameters and results, and turns wrong
- * results into a status. */
+/* tune/selftest.c: the public face of the checker (kept/kernel.h): translates parameters and
+ * results, and turns wrong results into a status. */
 #include "kept/kernel.h"
 
 #include "base/status.h"

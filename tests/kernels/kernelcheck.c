@@ -1,11 +1,13 @@
-/* tests/kernels/kernelcheck.c: the kernel checker from the command line, for the tests and for people who write kernels.
+/* tests/kernels/kernelcheck.c: the kernel checker from the command line, for the tests and for
+ * people who write kernels.
  *
  *   kernelcheck --backend vulkan                         every row against its reference
  *   kernelcheck --backend cpu --pattern matvec --format Q4_K --rounds 20 --cases 50 --seed 7
- *   kernelcheck --backend opencl --pattern attn --round 1 --case 3      one failing case again, same --seed
+ *   kernelcheck --backend opencl --pattern attn --round 1 --case 3      a failing case, same --seed
  *   kernelcheck --backend cpu --pattern matvec --bench
  *
- * Exit codes: 0 all agree, 1 some do not, 2 usage, 77 the backend has no device (or lacks one in this build).
+ * Exit codes: 0 all agree, 1 some do not, 2 usage, 77 the backend has no device (or lacks one in
+ * this build).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,7 +28,8 @@ struct options {
 
 static const char usage[] =
     "kernelcheck --backend cpu|vulkan|opencl [--device N] [--pattern TEXT] [--format NAME]\n"
-    "  [--seed N] [--rounds N] [--cases N] [--round N] [--case N] [--seconds N] [--lanes N] [--threads N]\n"
+    "  [--seed N] [--rounds N] [--cases N] [--round N] [--case N] [--seconds N] [--lanes N] "
+    "[--threads N]\n"
     "  [--mask subgroup] [--cache DIR] [--validate] [--bench] [--verbose]\n";
 
 static bool number(struct options *o, const char *name, const char *text)
@@ -36,10 +39,10 @@ static bool number(struct options *o, const char *name, const char *text)
         uint64_t *to;
         bool *given;
     } list[] = {
-        {"--device", &o->device, NULL},       {"--seed", &o->seed, NULL},
-        {"--rounds", &o->rounds, NULL},       {"--cases", &o->cases, NULL},
+        {"--device", &o->device, NULL},        {"--seed", &o->seed, NULL},
+        {"--rounds", &o->rounds, NULL},        {"--cases", &o->cases, NULL},
         {"--round", &o->round, &o->has_round}, {"--case", &o->one_case, &o->has_case},
-        {"--seconds", &o->seconds, NULL},     {"--lanes", &o->lanes, NULL},
+        {"--seconds", &o->seconds, NULL},      {"--lanes", &o->lanes, NULL},
         {"--threads", &o->threads, NULL},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
@@ -130,8 +133,8 @@ static int run(struct kept_device *device, struct options *o)
         printf("%s: %s\n", kept_status_name(status), err.message);
         return EXIT_FAILURE;
     }
-    printf("%u kernels, formats and keys; %u cases; %u failed\n", summary.n_results, summary.n_cases,
-           summary.n_failed);
+    printf("%u kernels, formats and keys; %u cases; %u failed\n", summary.n_results,
+           summary.n_cases, summary.n_failed);
     if (device->n_validation_errors != 0)
         printf("%" PRIu64 " validation errors\n", device->n_validation_errors);
     bool ok = summary.n_results > 0 && summary.n_failed == 0 && device->n_validation_errors == 0;

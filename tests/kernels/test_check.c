@@ -1,7 +1,7 @@
 /* tests/kernels/test_check.c: the checker must be able to fail.
  *
- * A cpu device runs through an ops table of this test that damages memory after each call in one chosen way. Every case
- * that was damaged must be reported, and none without damage.
+ * A cpu device runs through an ops table of this test that damages memory after each call in one
+ * chosen way. Every case that was damaged must be reported, and none without damage.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -120,7 +120,8 @@ static struct kept_check_summary run_damaged(enum damage damage, const char *pat
     const struct kept_check_params params = {
         .seed = 5, .pattern = pattern, .n_rounds = 1, .n_cases = 6};
     struct kept_error err = {0};
-    assert_int_equal(kept_device_open(&kept_backend_cpu, 0, &device_params, &device, &err), KEPT_OK);
+    assert_int_equal(kept_device_open(&kept_backend_cpu, 0, &device_params, &device, &err),
+                     KEPT_OK);
     memset(&t, 0, sizeof t);
     t.damage = damage;
     t.real = device->ops;
@@ -199,11 +200,13 @@ static void test_report(void **state)
     (void)state;
     struct kept_device *device = NULL;
     const struct kept_device_params device_params = {.n_threads = 1};
-    const struct kept_check_params params = {.seed = 9, .pattern = "glu", .n_rounds = 1, .n_cases = 6};
+    const struct kept_check_params params = {
+        .seed = 9, .pattern = "glu", .n_rounds = 1, .n_cases = 6};
     struct kept_error err = {0};
     struct kept_check_summary summary;
     char text[600] = "";
-    assert_int_equal(kept_device_open(&kept_backend_cpu, 0, &device_params, &device, &err), KEPT_OK);
+    assert_int_equal(kept_device_open(&kept_backend_cpu, 0, &device_params, &device, &err),
+                     KEPT_OK);
     memset(&t, 0, sizeof t);
     t.damage = DAMAGE_OUTPUT;
     t.real = device->ops;
@@ -216,7 +219,8 @@ static void test_report(void **state)
     device->ops = t.real;
     kept_device_close(&device);
     assert_int_equal(status, KEPT_E_CANCELLED);
-    const char *const parts[] = {"glu", "WG", "rows", "out", "got", "want", "bound", "seed 9", "case"};
+    const char *const parts[] = {"glu",  "WG",    "rows",   "out", "got",
+                                 "want", "bound", "seed 9", "case"};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         assert_non_null(strstr(text, parts[i]));
 }
@@ -224,9 +228,9 @@ static void test_report(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_undamaged),  cmocka_unit_test(test_wrong_output),
-        cmocka_unit_test(test_before),     cmocka_unit_test(test_after),
-        cmocka_unit_test(test_input),      cmocka_unit_test(test_dead_rows),
+        cmocka_unit_test(test_undamaged), cmocka_unit_test(test_wrong_output),
+        cmocka_unit_test(test_before),    cmocka_unit_test(test_after),
+        cmocka_unit_test(test_input),     cmocka_unit_test(test_dead_rows),
         cmocka_unit_test(test_report),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

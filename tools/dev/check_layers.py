@@ -82,7 +82,7 @@ def check_file(root, path, errors):
             if why is None and own and not (beside and not (root / "src" / target).exists()):
                 why = check_src(source, target)
             if why is None and kind == '"' and "/" not in target and path.suffix != ".def":
-                if source.split("/")[0] != "base" and not target.endswith((".def", ".inc")):
+                if source.split("/")[0] != "base" and not target.endswith((".def", ".inc", "_data.h")):
                     why = 'name our headers from src: "folder/name.h"'
         elif relative.startswith("include/"):
             if kind == '"' and ("/" in target or not beside):

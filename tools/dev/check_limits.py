@@ -50,7 +50,7 @@ def code_only(text):
 
 
 def without_directives(code):
-    """Preprocessor lines, with their continuations, blanked; of #if … #else … #endif inside functions both arms stay."""
+    """Preprocessor lines, with their continuations, blanked; both arms of an #if stay."""
     out, inside = [], False
     for line in code.split("\n"):
         starts = inside or line.lstrip().startswith("#")
@@ -72,7 +72,8 @@ def n_params(text):
 
 
 # The head of a function at file scope: a name, its parameters (which may hold function pointers), and a brace.
-HEAD = re.compile(r"(?:^|\n)(?![ \t}])([^\n;={}#][^;={}]*?\b(\w+)\s*\(((?:[^(){};]|\((?:[^(){};]|\([^(){};]*\))*\))*)\)\s*)\n?\{")
+PARAMS = r"((?:[^(){};]|\((?:[^(){};]|\([^(){};]*\))*\))*)"
+HEAD = re.compile(r"(?:^|\n)(?![ \t}])([^\n;={}#][^;={}]*?\b(\w+)\s*\(" + PARAMS + r"\)\s*)\n?\{")
 
 
 def functions(code):
