@@ -1,7 +1,9 @@
 #version 450
-// argmax: index and bits of the largest logit of each row, after the soft cap (params.h: kept_argmax_params).
+// argmax: index and bits of the largest logit of each row, after the soft cap (params.h:
+// kept_argmax_params).
 //
-// Group: one row. Floats are compared as ordered integers: NaN is 0, below -inf; -0 counts as 0; the lowest index wins.
+// Group: one row. Floats are compared as ordered integers: NaN is 0, below -inf; -0 counts as 0;
+// the lowest index wins.
 // Keys: WG lanes.
 
 #include "kept.glsl"

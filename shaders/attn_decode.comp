@@ -1,10 +1,13 @@
 #version 450
-// attn_decode: attention of few rows, split over the slots; partial results (params.h: kept_attn_params).
+// attn_decode: attention of few rows, split over the slots; partial results (params.h:
+// kept_attn_params).
 //
-// Group: split (x), G query heads of one KV head (y), row (z). Splits are equal shares of the tiles of 16 that the row
-// attends, so they follow what is live, not the capacity. The work: common/attention.glsl.
+// Group: split (x), G query heads of one KV head (y), row (z). Splits are equal shares of the tiles
+// of 16 that the row attends, so they follow what is live, not the capacity. The work:
+// common/attention.glsl.
 //
-// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots with positions.
+// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots
+// with positions.
 // Shared memory: G * (D + T + 9) floats and T more, T = min(max(WG, 32), 64).
 
 layout(constant_id = 1) const uint ORDER = 0;

@@ -1,7 +1,9 @@
 #version 450
-// attn_merge: partial results of splits and segments into one output row (params.h: kept_merge_params).
+// attn_merge: partial results of splits and segments into one output row (params.h:
+// kept_merge_params).
 //
-// Group: one query head (y) of one row (x). A lane takes elements lane, lane + WG, … of the head and walks the parts.
+// Group: one query head (y) of one row (x). A lane takes elements lane, lane + WG, … of the head
+// and walks the parts.
 // Part: m, l, 2 words, o[d]. Empty parts have m = -inf and weigh nothing.
 // Keys: WG lanes.
 

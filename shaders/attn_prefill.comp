@@ -1,11 +1,12 @@
 #version 450
 // attn_prefill: attention of many rows, finished (params.h: kept_attn_params).
 //
-// Group: BQ rows (x), G query heads of one KV head (y): BQ * G columns. Tiles that no row of the group attends are not
-// visited. The work: common/attention.glsl.
+// Group: BQ rows (x), G query heads of one KV head (y): BQ * G columns. Tiles that no row of the
+// group attends are not visited. The work: common/attention.glsl.
 //
-// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots with positions; BQ
-// rows a group. Shared memory: BQ * G * (D + T + 9) floats and T more, T = min(max(WG, 32), 64).
+// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots
+// with positions; BQ rows a group. Shared memory: BQ * G * (D + T + 9) floats and T more, T =
+// min(max(WG, 32), 64).
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;

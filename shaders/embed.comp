@@ -27,6 +27,7 @@ void main()
     }
     uint record = (token >> 4) * p.record_words, lane = token & 15u;
     uint to = row * (p.x_stride >> 2);
+    kept_planes_load();
     for (uint i = gl_LocalInvocationID.x; i < p.k >> 4; i += WG) {
         vec4 v[4];
         kept_half16(record, lane, i >> 1, i & 1u, v);

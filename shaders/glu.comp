@@ -1,7 +1,8 @@
 #version 450
 // glu: out[i] = act(x[i]) * x[n + i] of each row, with sums of 16 (params.h: kept_glu_params).
 //
-// Group: 256 elements of a row (x), row (y). A lane takes pieces of 16 elements, so it writes their sum itself.
+// Group: 256 elements of a row (x), row (y). A lane takes pieces of 16 elements, so it writes their
+// sum itself.
 // Keys: WG lanes; ACT 0 silu, 1 gelu (tanh form). Strides are multiples of 4.
 
 layout(constant_id = 1) const uint ACT = 0;

@@ -1,5 +1,6 @@
 #version 450
-// matmat: weights times many activation rows (params.h: kept_matmul_params), tiles in shared memory.
+// matmat: weights times many activation rows (params.h: kept_matmul_params), tiles in shared
+// memory.
 //
 //            BN columns of x              A  BM rows (GLU: BM of gate and BM of up) x 32 of K, dequantised once a group
 //          +----------------+             B  32 of K x BN columns
@@ -7,8 +8,9 @@
 //   rows   |  x CT columns  |
 //          +----------------+             a_tile[k][row quad], b_tile[column][k quad ^ column % 8]: no bank conflicts
 //
-// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN columns a group (BN a
-// multiple of 4 * WG / BM); EPI epilogue. Shared memory: (BM * (GLU: 2) + BN) * 128 bytes.
+// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN
+// columns a group (BN a multiple of 4 * WG / BM); EPI epilogue. Shared memory: (BM * (GLU: 2) + BN)
+// * 128 bytes.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint BM = 64;

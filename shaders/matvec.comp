@@ -8,13 +8,16 @@
 //   row 0   [s0 s1 s2 s3 s0 s1 …          slice s takes steps s, s + slices, …, so a group reads ahead in one run
 //   row 1   [s0 s1 s2 s3 …
 //
-// x is the same for all lanes of a slice; a block of it is loaded once for all tiles and rows of the lane. With one
-// column the quants are multiplied as they are: scale and bias are applied to a block's sum, the bias through the sums
-// of x; with more columns a quad is dequantised once for all.
+// x is the same for all lanes of a slice; a block of it is loaded once for all tiles and rows of
+// the lane. With one column the quants are multiplied as they are: scale and bias are applied to a
+// block's sum, the bias through the sums of x; with more columns a quad is dequantised once for
+// all.
 // WG < 16 (8: CPU-type devices): a lane has 16 / WG rows of a tile, one slice, no reduction.
 //
-// Keys: WG lanes, 8 or a multiple of 16; ORDER of the records; NC columns (1…8); TR tiles a group; EPI epilogue.
-// Shared memory: WG * TR * NC floats (GLU: twice), none used with one slice but for the sums of GLU.
+// Keys: WG lanes, 8 or a multiple of 16; ORDER of the records; NC columns (1…8); TR tiles a group;
+// EPI epilogue.
+// Shared memory: WG * TR * NC floats (GLU: twice), none used with one slice but for the sums of
+// GLU.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint NC = 1;
@@ -145,7 +148,8 @@ void run_many(uint slice, uint live)
     }
 }
 
-// Output (tile of the group, column, row of the tile) from the values of its parts; what is outside is 0.
+// Output (tile of the group, column, row of the tile) from the values of its parts; what is outside
+// is 0.
 float finish(uint tile, uint c, uint row, float gate, float up, uint live)
 {
     uint column = gl_WorkGroupID.y * NC + c, r = (gl_WorkGroupID.x * TR + tile) * 16u + row;
@@ -157,7 +161,8 @@ float finish(uint tile, uint c, uint row, float gate, float up, uint live)
     return a;
 }
 
-// Where the 16 outputs of (tile, column) n are kept for their sum: over partial sums that are read already.
+// Where the 16 outputs of (tile, column) n are kept for their sum: over partial sums that are read
+// already.
 uint sums_at(uint n)
 {
     return SLICES > 1u ? (n / NC * PARTS * NC + n % NC) * WG : n * 16u;

@@ -1,9 +1,11 @@
 #version 450
 // norm: RMS norm of rows, with the residual add of post-norm models (params.h: kept_norm_params).
 //
-// Group: one row. A lane takes pieces of 16 elements (lane, lane + WG, …), so it writes their sum itself; what a lane
-// reads after it wrote is its own. The sum of squares goes through shared memory in a fixed order.
-// Keys: WG lanes (a power of two is not needed); MODE 0 norm, 1 add normed y then norm, 2 add normed y.
+// Group: one row. A lane takes pieces of 16 elements (lane, lane + WG, …), so it writes their sum
+// itself; what a lane reads after it wrote is its own. The sum of squares goes through shared
+// memory in a fixed order.
+// Keys: WG lanes (a power of two is not needed); MODE 0 norm, 1 add normed y then norm, 2 add
+// normed y.
 // Strides are multiples of 4.
 
 layout(constant_id = 1) const uint MODE = 0;

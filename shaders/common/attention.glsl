@@ -1,7 +1,8 @@
 // common/attention.glsl: what attn_decode and attn_prefill share: tiles of slots against columns.
 //
-// A column is one query head of one row; a group has COLS = BQ * G of them, all of one KV head, so K and V are read
-// once for all. Tiles of T slots, online softmax (m maximum, l sum, o output, all per column):
+// A column is one query head of one row; a group has COLS = BQ * G of them, all of one KV head, so
+// K and V are read once for all. Tiles of T slots, online softmax (m maximum, l sum, o output, all
+// per column):
 //   scores    lane = slot (SPL slots a lane in small groups): K record, q from shared memory   -> score[col][slot]
 //   maximum   8 threads a column over the tile                                                 -> top[col]
 //   weights   lane = slot: exp(score - m)                                                      -> score[col][slot]
@@ -19,7 +20,8 @@ layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; }
 
 const uint COLS = BQ * G;
 const uint SPL = WG >= 32u ? 1u : 32u / WG;          // slots of a lane
-const uint T = WG * SPL < 64u ? WG * SPL : 64u;                   // slots of a tile; cap is a multiple of 64
+// slots of a tile; cap is a multiple of 64
+const uint T = WG * SPL < 64u ? WG * SPL : 64u;
 const uint NP = D / 2u;                              // pairs
 const uint PPL = (NP + WG - 1u) / WG;                // pairs of a lane
 const uint SP = NP <= WG ? WG / NP : 1u;             // shares of the slots
@@ -28,7 +30,8 @@ const uint SP = NP <= WG ? WG / NP : 1u;             // shares of the slots
 shared vec4 q4[COLS * D / 4u];     // queries; at the end outputs
 shared float score[COLS * T];      // scores, then weights; at the end sums of lanes
 shared vec4 top[COLS * 2u];        // 8 maxima a column
-shared float usable[T];            // 1 where some column attends the slot, else 0: the slot may hold anything
+// 1 where some column attends the slot, else 0: the slot may hold anything
+shared float usable[T];
 
 vec2 o[COLS * PPL];
 float m[COLS], l[COLS];
@@ -45,7 +48,8 @@ void find_heads()
     n_heads = min(G, group - pass * G);
 }
 
-// Row number i of the group: its position, the first position that it attends; q of its heads into shared memory.
+// Row number i of the group: its position, the first position that it attends; q of its heads into
+// shared memory.
 void load_row(uint i, uint row, bool present)
 {
     position[i] = present ? int(step_words[KEPT_STEP_TOKENS + p.chunk + row]) : -1;

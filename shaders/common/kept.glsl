@@ -1,7 +1,9 @@
-// common/kept.glsl: what every kernel begins with: parameter structs, key 0, live rows, conversions.
+// common/kept.glsl: what every kernel begins with: parameter structs, key 0, live rows,
+// conversions.
 //
-// A kernel file declares its keys, then `layout(push_constant) uniform Push { kept_…_params p; };`, its bindings (the
-// step buffer among them, as `uint step_words[]`), and its main. Base: Vulkan 1.1 without optional features.
+// A kernel file declares its keys, then `layout(push_constant) uniform Push { kept_…_params p; };`,
+// its bindings (the step buffer among them, as `uint step_words[]`), and its main. Base: Vulkan 1.1
+// without optional features.
 
 #extension GL_EXT_control_flow_attributes : require
 
@@ -18,8 +20,8 @@ layout(local_size_x_id = 0) in;
 
 #define KEPT_MINUS_INFINITY uintBitsToFloat(0xff800000u)
 
-// f32 to f16 bits, round to nearest even, denormals kept, overflow to infinity. By hand: the rounding of packHalf2x16
-// is the driver's choice.
+// f32 to f16 bits, round to nearest even, denormals kept, overflow to infinity. By hand: the
+// rounding of packHalf2x16 is the driver's choice.
 uint kept_half_bits(float v)
 {
     uint bits = floatBitsToUint(v);
@@ -55,7 +57,8 @@ float kept_tanh(float v)
     return v < 0.0 ? -r : r;
 }
 
-// v / (1 + exp(-v)) without overflow; the halved exponent keeps small results that exp(v) alone would flush.
+// v / (1 + exp(-v)) without overflow; the halved exponent keeps small results that exp(v) alone
+// would flush.
 float kept_silu(float v)
 {
     float t = exp(-0.5 * abs(v));

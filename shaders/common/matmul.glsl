@@ -1,7 +1,7 @@
 // common/matmul.glsl: what matvec and matmat share: bindings, tiles, epilogue.
 
 layout(std430, binding = 1) readonly restrict buffer X { vec4 x4[]; };
-layout(std430, binding = 1) readonly restrict buffer XSums { float x1[]; };
+layout(std430, binding = 1) readonly restrict buffer XSums { vec2 x2[]; };
 layout(std430, binding = 2) restrict buffer Y { float y1[]; };
 layout(std430, binding = 3) readonly restrict buffer Step { uint step_words[]; };
 

@@ -1,13 +1,17 @@
-// common/weights.glsl: reading weight records (layouts: kernel/blocks.h), one lane = one row of a tile.
+// common/weights.glsl: reading weight records (layouts: kernel/blocks.h), one lane = one row of a
+// tile.
 //
-// Needs KEPT_FMT (compile time), ORDER (key 1), the push block p with h_words, s_words, d_words, and binding 0.
+// Needs KEPT_FMT (compile time), ORDER (key 1), the push block p with h_words, s_words, d_words,
+// and binding 0.
 //
 // Two ways to read, both per row:
 //   kept_half16(record, row, b, h, v)   16 dequantised elements: half h of block b (32 elements). One load of 4 words,
-//                                       plus scales. For loaders (matmat, embed) and for many columns.
+//                                       plus scales. For loaders (matmat, embed) and for many
+//                                       columns.
 //   kept_step_…                         a step of KEPT_STEP blocks is loaded raw, then unpacked block by block: every
 //                                       word is read once. For one column (matvec).
-// Elements are value = (q - KEPT_BIAS) * scale + offset, with q = four bytes of a word as floats (a quad).
+// Elements are value = (q - KEPT_BIAS) * scale + offset, with q = four bytes of a word as floats (a
+// quad).
 
 layout(std430, binding = 0) readonly restrict buffer Weights { uint w1[]; };
 layout(std430, binding = 0) readonly restrict buffer Weights4 { uvec4 w4[]; };
@@ -47,7 +51,8 @@ uint kept_load1(uint at, uint group, uint row)
     return w1[at + group * 16u + row];
 }
 
-// Four bytes as floats. CPU-type devices have no unsigned conversion, GPUs convert a byte of a register at once.
+// Four bytes as floats. CPU-type devices have no unsigned conversion, GPUs convert a byte of a
+// register at once.
 vec4 kept_bytes(uint w)
 {
 #if KEPT_FMT == KEPT_FMT_Q8_0
@@ -77,7 +82,8 @@ uint kept_nibbles(uint w, uint high)
     return (w >> (4u * high)) & 0x0f0f0f0fu;
 }
 
-// ---- scales: words as loaded, and what they say about one half of one block --------------------------------------
+// ---- scales: words as loaded, and what they say about one half of one block
+// --------------------------------------
 
 #if KEPT_FMT == KEPT_FMT_Q6_K
 #define KEPT_SCALE_WORDS 5
@@ -133,7 +139,8 @@ vec2 kept_scale_of(uint s[KEPT_SCALE_WORDS], uint b, uint h)
 #endif
 }
 
-// ---- half a block, dequantised -----------------------------------------------------------------------------------
+// ---- half a block, dequantised
+// -----------------------------------------------------------------------------------
 
 void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 {
@@ -187,7 +194,8 @@ void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 #endif
 }
 
-// ---- steps -------------------------------------------------------------------------------------------------------
+// ---- steps
+// -------------------------------------------------------------------------------------------------------
 
 #if KEPT_FMT == KEPT_FMT_F32
 #define KEPT_STEP 1u
@@ -264,7 +272,8 @@ void kept_step_load(uint record, uint row, uint i, uint n_blocks, out uint q[KEP
 #endif
 }
 
-// Quad j (elements 4j … 4j+3) of block c of a loaded step i, quants as floats, not biased, not scaled.
+// Quad j (elements 4j … 4j+3) of block c of a loaded step i, quants as floats, not biased, not
+// scaled.
 vec4 kept_step_quad(uint q[KEPT_STEP_Q], uint hb[KEPT_STEP_H], uint i, uint c, uint j)
 {
 #if KEPT_FMT == KEPT_FMT_F32
