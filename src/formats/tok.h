@@ -76,6 +76,7 @@ struct kept_tokenizer {
     int32_t bytes[256]; /* the token of one byte; unknown, or KEPT_TOKEN_NONE */
     int32_t bos, eos, unknown;
     bool add_bos, add_eos, add_space_prefix;
+    bool before_space[256]; /* SPM: a plain token has this byte directly before U+2581 */
 
     const struct kept_tok_pre *pre;
     void *splits[KEPT_TOK_MAX_SPLITS]; /* pcre2_code, in the order of pre's patterns */
@@ -97,11 +98,12 @@ struct kept_tok_symbol {
     uint32_t prev, next;  /* UINT32_MAX: none */
 };
 
+/* A symbol and the one after it. */
 struct kept_tok_pair {
     uint32_t order; /* the lowest goes first, equal ones from left to right */
-    uint32_t left, right;
-    uint32_t n_bytes;
-    int32_t id;
+    uint32_t left;
+    uint32_t n_bytes; /* of both */
+    int32_t id;       /* what they become */
 };
 
 /* What one encode call needs, reused from word to word. */

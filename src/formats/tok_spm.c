@@ -61,6 +61,28 @@ static bool join(const struct kept_tok_work *work, const struct kept_tok_symbol 
     return true;
 }
 
+/* Merges work->normal. No token has U+2581 behind a byte that `before_space` does not name, so the
+ * text falls apart there into words whose merges cannot touch each other: the result is the same,
+ * and the heap of a word stays in the cache. */
+static kept_status merge_normal(struct kept_tok_work *work)
+{
+    const struct kept_tokenizer *tok = work->tok;
+    const char *text = work->normal.text;
+    size_t n_text = work->normal.n_bytes;
+    kept_status status = KEPT_OK;
+    for (size_t at = 0; at < n_text && !status;) {
+        uint32_t rune;
+        size_t n = kept_utf8_next(text + at, n_text - at, &rune);
+        if (rune == 0x2581 && at > 0 && !tok->before_space[(uint8_t)text[at - 1]])
+            status = kept_tok_merge(work, join);
+        int32_t id = kept_tok_map_find(&tok->plain, &tok->texts, text + at, n);
+        if (!status)
+            status = kept_tok_symbol_add(work, at, n, id);
+        at += n;
+    }
+    return status ? status : kept_tok_merge(work, join);
+}
+
 kept_status kept_tok_spm_fragment(struct kept_tok_work *work, const char *text, size_t n_bytes,
                                   bool first)
 {
@@ -83,16 +105,7 @@ kept_status kept_tok_spm_fragment(struct kept_tok_work *work, const char *text, 
         return kept_fail(work->err, KEPT_E_HOST_MEMORY,
                          "tokenizer: no memory for a text of %zu bytes", n_bytes);
     work->text = normal->text;
-    for (size_t at = 0; at < normal->n_bytes;) {
-        uint32_t rune;
-        size_t n = kept_utf8_next(normal->text + at, normal->n_bytes - at, &rune);
-        int32_t id = kept_tok_map_find(&tok->plain, &tok->texts, normal->text + at, n);
-        kept_status status = kept_tok_symbol_add(work, at, n, id);
-        if (status)
-            return status;
-        at += n;
-    }
-    return kept_tok_merge(work, join);
+    return merge_normal(work);
 }
 
 static int32_t parse_byte_token(const char *text, uint32_t n_bytes)
@@ -102,6 +115,21 @@ static int32_t parse_byte_token(const char *text, uint32_t n_bytes)
         return -1;
     const char *high = memchr(digits, text[3], 16), *low = memchr(digits, text[4], 16);
     return high && low ? (int32_t)(high - digits) * 16 + (int32_t)(low - digits) : -1;
+}
+
+/* Which bytes stand directly before U+2581 inside some token that text can become. */
+static void load_before_space(struct kept_tokenizer *tok)
+{
+    for (uint32_t i = 0; i <= tok->plain.mask; i++) {
+        uint32_t n_bytes;
+        int32_t id = tok->plain.slots[i].id;
+        if (id == KEPT_TOKEN_NONE)
+            continue;
+        const char *text = kept_tok_string(&tok->texts, id, &n_bytes);
+        for (uint32_t at = 1; at + SPACE_MARK_BYTES <= n_bytes; at++)
+            if (memcmp(text + at, SPACE_MARK, SPACE_MARK_BYTES) == 0)
+                tok->before_space[(uint8_t)text[at - 1]] = true;
+    }
 }
 
 static kept_status load_bytes(struct kept_tokenizer *tok, struct kept_error *err)
@@ -148,5 +176,6 @@ kept_status kept_tok_spm_load(struct kept_tokenizer *tok, const struct kept_gguf
                              i);
         tok->scores[i] = (float)score;
     }
+    load_before_space(tok);
     return load_bytes(tok, err);
 }
