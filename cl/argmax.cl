@@ -1,7 +1,8 @@
 /* argmax: greedy choice, soft cap of the logits (kept_argmax_params).
  *
- * A group has one row. A lane keeps the largest value it met and its index; the lowest index wins a tie, NaN never
- * wins. NONE as an index means that nothing but NaN was met; the row's answer is then 0.
+ * A group has one row. A lane keeps the largest value it met and its index; the lowest index wins a
+ * tie, NaN never wins. NONE as an index means that nothing but NaN was met; the row's answer is
+ * then 0.
  * WG 1 looks at 16 logits at a time, as 16 lanes would.
  */
 #define NONE 0xffffffffu

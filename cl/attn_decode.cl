@@ -1,7 +1,8 @@
 /* attn_decode: attention of few rows, split over the slots (kept_attn_params).
  *
- * A group has split x of the tiles, pass z of the heads of one KV head (up to G of them, folded: K and V are read once for all),
- * and one row. It writes partial results (m, l, o) that attn_merge joins.
+ * A group has split x of the tiles, pass z of the heads of one KV head (up to G of them, folded: K
+ * and V are read once for all), and one row. It writes partial results (m, l, o) that attn_merge
+ * joins.
  */
 #include "common/kept.clh"
 #if WG == 1

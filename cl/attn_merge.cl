@@ -1,7 +1,7 @@
 /* attn_merge: splits and segments of attention into one output (kept_merge_params).
  *
- * A group has one head of one row; a lane takes chunks of 16 elements and goes through the parts: at most a few
- * dozen, so every lane finds the maximum and the sum for itself.
+ * A group has one head of one row; a lane takes chunks of 16 elements and goes through the parts:
+ * at most a few dozen, so every lane finds the maximum and the sum for itself.
  */
 #include "common/kept.clh"
 

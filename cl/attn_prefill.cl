@@ -1,7 +1,9 @@
 /* attn_prefill: attention of many rows (kept_attn_params).
  *
- * A group has BQ rows and one pass of up to G heads of one KV head: COLS = BQ * G columns, column = row * G + head.
- * It goes through all tiles that any of its rows attends and writes the finished output with its sums of 16.
+ * A group has BQ rows and one pass of up to G heads of one KV head: COLS = BQ * G columns, column =
+ * row * G + head.
+ * It goes through all tiles that any of its rows attends and writes the finished output with its
+ * sums of 16.
  */
 #include "common/kept.clh"
 #if WG == 1

@@ -1,7 +1,7 @@
 /* embed: token rows of the embedding, dequantised (kept_embed_params).
  *
- * A group has one row of x; a lane takes runs of 16 elements. Both shapes are the same here: only one row of a
- * tile is wanted, so there is nothing to vectorise over.
+ * A group has one row of x; a lane takes runs of 16 elements. Both shapes are the same here: only
+ * one row of a tile is wanted, so there is nothing to vectorise over.
  */
 #define KEPT_V 1
 #include "common/kept.clh"

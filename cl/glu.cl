@@ -1,6 +1,7 @@
 /* glu: gated activation where the matrix kernels could not fuse it (kept_glu_params).
  *
- * A group has 256 elements of one row, a lane a chunk of 16 with its sum. ACT 0: silu, 1: gelu (tanh form).
+ * A group has 256 elements of one row, a lane a chunk of 16 with its sum. ACT 0: silu, 1: gelu
+ * (tanh form).
  */
 #include "common/kept.clh"
 

@@ -1,8 +1,8 @@
 /* slot_write: QK norm, rotary embedding, K and V into their slots (kept_slot_write_params).
  *
- * A group has one head of one row: y < n_head a q head, else K and V of KV head y - n_head. Lanes take rotated pairs, then
- * what is not rotated. An element is read and written by the same lane, so q is changed in place. Halves are stored one by
- * one: two lanes may own the halves of one word.
+ * A group has one head of one row: y < n_head a q head, else K and V of KV head y - n_head. Lanes
+ * take rotated pairs, then what is not rotated. An element is read and written by the same lane, so
+ * q is changed in place. Halves are stored one by one: two lanes may own the halves of one word.
  */
 #include "common/kept.clh"
 

@@ -82,8 +82,7 @@ uint kept_nibbles(uint w, uint high)
     return (w >> (4u * high)) & 0x0f0f0f0fu;
 }
 
-// ---- scales: words as loaded, and what they say about one half of one block
-// --------------------------------------
+// ---- scales: words as loaded, and what they say about one half of one block ---------------------
 
 #if KEPT_FMT == KEPT_FMT_Q6_K
 #define KEPT_SCALE_WORDS 5
@@ -139,8 +138,7 @@ vec2 kept_scale_of(uint s[KEPT_SCALE_WORDS], uint b, uint h)
 #endif
 }
 
-// ---- half a block, dequantised
-// -----------------------------------------------------------------------------------
+// ---- half a block, dequantised ------------------------------------------------------------------
 
 void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 {
@@ -194,8 +192,7 @@ void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 #endif
 }
 
-// ---- steps
-// -------------------------------------------------------------------------------------------------------
+// ---- steps --------------------------------------------------------------------------------------
 
 #if KEPT_FMT == KEPT_FMT_F32
 #define KEPT_STEP 1u

@@ -64,8 +64,8 @@ struct kept_caps {
     enum kept_order order; /* preferred word order of records */
     uint32_t
         vector_width; /* 16: one work-item takes a tile as a vector (CPU-type OpenCL); else 1 */
-    uint64_t
-        staging_bytes; /* host memory the backend took at open for write and read; 0 when host_visible */
+    /* host memory the backend took at open for write and read; 0 when host_visible */
+    uint64_t staging_bytes;
 };
 
 struct kept_memory_info {

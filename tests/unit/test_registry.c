@@ -1,4 +1,5 @@
-/* tests/unit/test_registry.c: rows as kernels.def states them, grids, live rows, and what the contract refuses. */
+/* tests/unit/test_registry.c: rows as kernels.def states them, grids, live rows, and what the
+ * contract refuses. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

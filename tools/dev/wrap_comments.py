@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Brings comment lines of more than 100 columns within the limit: wrap_comments.py FILE…
 
-A long line carries its rest into the lines of the paragraph that follow. A long comment after code moves to the line
+A long line carries its rest into the lines that go on with its sentence. A long comment after code moves to the line
 before. Code is never touched (clang-format does that), nor are pictures: lines with two
 or more spaces inside their text are left alone and named.
 """
@@ -26,9 +26,9 @@ def pieces(indent, mark, text):
 
 
 def joins(line, follow):
-    """The text of a line that goes on with the paragraph, or None."""
+    """The text of a line that goes on with the sentence (it begins in lower case), or None."""
     text = line[len(follow):]
-    plain = line.startswith(follow) and re.match(r"[\w(`'\"+=<>&|…]", text)
+    plain = line.startswith(follow) and re.match(r"[a-z0-9(]", text)
     return text if plain and not re.search(r"\S {2,}\S", text) and text.strip() != "*/" else None
 
 
@@ -57,7 +57,7 @@ def wrap_file(path):
         found = LINE.match(line) if len(line) > WIDTH else None
         after = AFTER.match(line) if len(line) > WIDTH and not in_block else None
         if found and (found.group(2)[0] == "/" or in_block):
-            if not re.search(r"\S {2,}\S", found.group(3)):
+            if not re.search(r"\S {2,}\S|-{8}", found.group(3)):
                 fixed, taken = wrap_paragraph(lines, at)
         elif after and after.group(2)[-1] in ";,{":
             indent, code, comment = after.groups()

@@ -1,8 +1,9 @@
 /* backend/opencl/ocl.h: what the files of this folder share.
  *
- * One context and one in-order queue a device. A kernel is a program of one row, format and set of keys, built from the
- * embedded source or taken from the disk cache. A recording is a list of cl_kernel objects whose arguments are set once,
- * when it is recorded; submitting it enqueues them. The queue is in order, so barriers cost nothing and mean nothing.
+ * One context and one in-order queue a device. A kernel is a program of one row, format and set of
+ * keys, built from the embedded source or taken from the disk cache. A recording is a list of
+ * cl_kernel objects whose arguments are set once, when it is recorded; submitting it enqueues them.
+ * The queue is in order, so barriers cost nothing and mean nothing.
  */
 #ifndef KEPT_BACKEND_OPENCL_OCL_H
 #define KEPT_BACKEND_OPENCL_OCL_H
@@ -51,7 +52,8 @@ struct ocl_ref {
     cl_device_id device;
 };
 
-/* All devices of all platforms, in the loader's order; *refs is freed with kept_free. why as in the list slot. */
+/* All devices of all platforms, in the loader's order; *refs is freed with kept_free. why as in the
+ * list slot. */
 kept_status ocl_enumerate(const struct ocl_api *api, struct ocl_ref **refs, uint32_t *n,
                           char why[160], struct kept_error *err);
 void ocl_describe(const struct ocl_api *api, const struct ocl_ref *ref, uint32_t index,

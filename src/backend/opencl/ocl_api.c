@@ -1,7 +1,8 @@
-/* backend/opencl/ocl_api.c: the ICD loader, opened at run time into a table of functions; error codes as statuses.
+/* backend/opencl/ocl_api.c: the ICD loader, opened at run time into a table of functions; error
+ * codes as statuses.
  *
- * The library does not link with libOpenCL: a machine without it runs the other backends. A device keeps its own
- * handle, so that listing, opening and closing need no shared state. */
+ * The library does not link with libOpenCL: a machine without it runs the other backends. A device
+ * keeps its own handle, so that listing, opening and closing need no shared state. */
 #include "backend/opencl/ocl.h"
 
 #include <stdarg.h>

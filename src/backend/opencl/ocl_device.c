@@ -1,9 +1,10 @@
 /* backend/opencl/ocl_device.c: opening a device, its capabilities, buffers, and the table of slots.
  *
- * Memory: every buffer is a plain cl_mem, host ones (pinned where the driver pins CL_MEM_ALLOC_HOST_PTR) included. None
- * has a host address: mapping a buffer while kernels use it is undefined in OpenCL 1.2, so caps.host_visible and
- * caps.host_buffers_mapped are false and everything goes through write and read, which block. Drivers take memory at
- * first touch; filling a buffer with zeros makes it there at creation, where running out is a plain status. */
+ * Memory: every buffer is a plain cl_mem, host ones (pinned where the driver pins
+ * CL_MEM_ALLOC_HOST_PTR) included. None has a host address: mapping a buffer while kernels use it
+ * is undefined in OpenCL 1.2, so caps.host_visible and caps.host_buffers_mapped are false and
+ * everything goes through write and read, which block. Drivers take memory at first touch; filling
+ * a buffer with zeros makes it there at creation, where running out is a plain status. */
 #include "backend/opencl/ocl.h"
 
 #include <inttypes.h>

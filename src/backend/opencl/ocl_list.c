@@ -1,7 +1,8 @@
 /* backend/opencl/ocl_list.c: platforms and devices as kept lists them.
  *
- * Core OpenCL names a device and its sizes; identity (UUID, PCI address) and architecture come from extensions, each
- * asked for only by a device that has it. Whatever is not known stays zero or empty. */
+ * Core OpenCL names a device and its sizes; identity (UUID, PCI address) and architecture come from
+ * extensions, each asked for only by a device that has it. Whatever is not known stays zero or
+ * empty. */
 #include "backend/opencl/ocl.h"
 
 #include <string.h>
@@ -27,7 +28,8 @@ uint64_t ocl_info_u64(const struct ocl_api *api, cl_device_id device, cl_device_
 {
     uint64_t value = 0;
     size_t n_bytes = 0;
-    /* cl_uint, cl_bool, cl_ulong and size_t alike: what is not written stays zero (little-endian hosts and devices). */
+    /* cl_uint, cl_bool, cl_ulong and size_t alike: what is not written stays zero (little-endian
+     * hosts and devices). */
     if (api->GetDeviceInfo(device, what, sizeof value, &value, &n_bytes) != CL_SUCCESS ||
         n_bytes > sizeof value)
         return 0;
@@ -155,7 +157,8 @@ static void name_of(const struct ocl_api *api, cl_device_id device, const char *
                       (unsigned)ocl_info_u64(api, device, INFO_NV_CAPABILITY_MAJOR),
                       (unsigned)ocl_info_u64(api, device, INFO_NV_CAPABILITY_MINOR));
     } else if (has_extension(extensions, "cl_intel_device_attribute_query")) {
-        uint64_t ip = ocl_info_u64(api, device, INFO_INTEL_IP_VERSION); /* major 10, minor 8 bits, … */
+        /* major 10, minor 8 bits, … */
+        uint64_t ip = ocl_info_u64(api, device, INFO_INTEL_IP_VERSION);
         kept_snprintf(desc->architecture, sizeof desc->architecture, "intel_%u.%u",
                       (unsigned)(ip >> 22), (unsigned)(ip >> 14 & 255));
     }

@@ -1,9 +1,12 @@
-/* backend/opencl/ocl_program.c: kernels: building a program for a row, a format and keys, and the cache of binaries.
+/* backend/opencl/ocl_program.c: kernels: building a program for a row, a format and keys, and the
+ * cache of binaries.
  *
- * A cache file is named by a hash of its key: source, options, device, driver and platform. It holds the whole key, so
- * that equal hashes are told apart, and a hash of the binary, so that a damaged file is a miss:
+ * A cache file is named by a hash of its key: source, options, device, driver and platform. It
+ * holds the whole key, so that equal hashes are told apart, and a hash of the binary, so that a
+ * damaged file is a miss:
  *   "KEPTOCL1" | u64 key bytes | u64 binary bytes | u64 XXH3 of the binary | key | binary
- * Whatever goes wrong with the cache is logged and the program is built from source; a file is replaced atomically. */
+ * Whatever goes wrong with the cache is logged and the program is built from source; a file is
+ * replaced atomically. */
 #include "backend/opencl/ocl.h"
 
 #include <inttypes.h>

@@ -1,11 +1,13 @@
 /* backend/opencl/ocl_recording.c: recordings, submitting them, waiting for them.
  *
- * A recorded call is a cl_kernel of its own, so its arguments are set once. A binding that is not a whole buffer is a
- * sub-buffer; equal ones are made once per recording, which owns them. In-order queues and device memory shared by sub-buffers and their
- * buffer make the order of commands the only dependency, so there are no barriers to record.
+ * A recorded call is a cl_kernel of its own, so its arguments are set once. A binding that is not a
+ * whole buffer is a sub-buffer; equal ones are made once per recording, which owns them. In-order
+ * queues and device memory shared by sub-buffers and their buffer make the order of commands the
+ * only dependency, so there are no barriers to record.
  *
- * wait polls: OpenCL 1.2 has no wait with a timeout. Sleeps are an eighth of the time waited so far, at most 200 us, so that polling
- * costs neither a busy core nor a noticeable delay. Without a timeout the driver's own wait is used. */
+ * wait polls: OpenCL 1.2 has no wait with a timeout. Sleeps are an eighth of the time waited so
+ * far, at most 200 us, so that polling costs neither a busy core nor a noticeable delay. Without a
+ * timeout the driver's own wait is used. */
 #include "backend/opencl/ocl.h"
 
 #include <inttypes.h>
@@ -278,7 +280,8 @@ kept_status ocl_submit(struct kept_device *device, struct kept_recording *const 
     return code == CL_SUCCESS ? KEPT_OK : ocl_fail(err, code, "%s: flush", device->desc.name);
 }
 
-/* The execution status of the last command: CL_COMPLETE, a positive number while under way, negative after a failure. */
+/* The execution status of the last command: CL_COMPLETE, a positive number while under way,
+ * negative after a failure. */
 static cl_int last_status(struct ocl_device *d)
 {
     cl_int status = CL_COMPLETE;

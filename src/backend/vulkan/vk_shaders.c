@@ -1,8 +1,8 @@
 /* backend/vulkan/vk_shaders.c: the table of embedded SPIR-V modules.
  *
- * The build compiles shaders/STEM.comp (once a weight format where the kernel has that axis) and writes the words of all
- * modules into vk_shader_data.h; a module is found by its kernel's stem and its format. Some forty entries, looked up
- * when a kernel is created: a linear search is enough.
+ * The build compiles shaders/STEM.comp (once a weight format where the kernel has that axis) and
+ * writes the words of all modules into vk_shader_data.h; a module is found by its kernel's stem and
+ * its format. Some forty entries, looked up when a kernel is created: a linear search is enough.
  */
 #include "backend/vulkan/vk_shaders.h"
 
