@@ -2,11 +2,11 @@
 // matmat: weights times many activation rows (params.h: kept_matmul_params), tiles in shared
 // memory.
 //
-//            BN columns of x              A  BM rows (GLU: BM of gate and BM of up) x 32 of K, dequantised once a group
-//          +----------------+             B  32 of K x BN columns
-//   BM     | thread: 4 rows |             thread (row quad, column lane): 4 rows x CT columns, columns a stride apart
-//   rows   |  x CT columns  |
-//          +----------------+             a_tile[k][row quad], b_tile[column][k quad ^ column % 8]: no bank conflicts
+//            BN columns of x       A  BM rows (GLU: BM of gate and BM of up) x 32 of K
+//          +----------------+         B  32 of K x BN columns
+//   BM     | thread: 4 rows |         thread (row quad, column lane): 4 rows x CT columns
+//   rows   |  x CT columns  |         a_tile[k][row quad], b_tile[column][k quad ^ column % 8]:
+//          +----------------+         no bank conflicts; weights are dequantised once a group
 //
 // Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN
 // columns a group (BN a multiple of 4 * WG / BM); EPI epilogue. Shared memory: (BM * (GLU: 2) + BN)
@@ -117,7 +117,8 @@ void main()
     uint thread = gl_LocalInvocationID.x, live = KEPT_LIVE_ROWS(p);
     uint quad = thread % QUADS, lane = thread / QUADS;
     if (gl_WorkGroupID.x * BM >= p.n_rows || gl_WorkGroupID.y * BN >= live ||
-        (x_first4() + (p.row_first + live - 1u) * (p.x_stride >> 2) + (p.k >> 2)) > uint(x4.length())) {
+        x_first4() + (p.row_first + live - 1u) * (p.x_stride >> 2) + (p.k >> 2) >
+            uint(x4.length())) {
         return;
     }
     [[unroll]] for (uint i = 0u; i < PARTS * CT; i++) {
@@ -132,7 +133,8 @@ void main()
     }
     [[unroll]] for (uint n = 0u; n < CT; n++) {
         uint c = n * LANES + lane;
-        float sum = finish(c, gl_WorkGroupID.x * BM + 4u * quad, acc[n], acc[(PARTS - 1u) * CT + n], live);
+        vec4 gate = acc[n], up = acc[(PARTS - 1u) * CT + n];
+        float sum = finish(c, gl_WorkGroupID.x * BM + 4u * quad, gate, up, live);
         if (PARTS == 2u) {
             a_tile[c * (QUADS / 4u) + (quad >> 2)][quad & 3u] = sum;
         }

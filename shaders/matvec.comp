@@ -4,9 +4,9 @@
 //   group x: TR tiles of 16 rows          lane = row of a tile, slice = part of K
 //   group y: NC columns                   thread = slice * 16 + lane   (WG / 16 slices)
 //
-//          K: step 0 1 2 3 4 5 …          a step is 32 to 128 elements, loaded raw (common/weights.glsl);
-//   row 0   [s0 s1 s2 s3 s0 s1 …          slice s takes steps s, s + slices, …, so a group reads ahead in one run
-//   row 1   [s0 s1 s2 s3 …
+//   K: step 0 1 2 3 4 5 …     a step is 32 to 128 elements, loaded raw (common/weights.glsl);
+//   row 0  [s0 s1 s2 s3 s0 …  slice s takes steps s, s + slices, …: a group reads one run of memory
+//   row 1  [s0 s1 s2 s3 s0 …
 //
 // x is the same for all lanes of a slice; a block of it is loaded once for all tiles and rows of
 // the lane. With one column the quants are multiplied as they are: scale and bias are applied to a

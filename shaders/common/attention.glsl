@@ -3,10 +3,10 @@
 // A column is one query head of one row; a group has COLS = BQ * G of them, all of one KV head, so
 // K and V are read once for all. Tiles of T slots, online softmax (m maximum, l sum, o output, all
 // per column):
-//   scores    lane = slot (SPL slots a lane in small groups): K record, q from shared memory   -> score[col][slot]
-//   maximum   8 threads a column over the tile                                                 -> top[col]
-//   weights   lane = slot: exp(score - m)                                                      -> score[col][slot]
-//   output    lane = pair of d (PPL pairs a lane when d is long; SP shares of the slots when d is short)
+//   scores    lane = slot (SPL slots a lane in small groups): K record, q from shared memory
+//   maxima    8 threads a column over the tile
+//   weights   lane = slot: exp(score - m), over the scores
+//   outputs   lane = pair of d (long d: PPL pairs a lane; short d: SP shares of the slots)
 //
 // Needs keys WG, ORDER, D, G, GENERAL and BQ (1 in decode), and the push block p.
 
@@ -191,7 +191,8 @@ void weights()
 
 void outputs(uint base)
 {
-    uint lane = gl_LocalInvocationID.x, share = NP <= WG ? lane / NP : 0u, pair = NP <= WG ? lane % NP : lane;
+    uint lane = gl_LocalInvocationID.x;
+    uint share = NP <= WG ? lane / NP : 0u, pair = NP <= WG ? lane % NP : lane;
     if (share >= SP) {
         return;
     }
@@ -214,7 +215,8 @@ void outputs(uint base)
 // Adds up the shares and the lanes: afterwards q4 holds o of every column, score[c * T] holds l.
 void gather()
 {
-    uint lane = gl_LocalInvocationID.x, share = NP <= WG ? lane / NP : 0u, pair = NP <= WG ? lane % NP : lane;
+    uint lane = gl_LocalInvocationID.x;
+    uint share = NP <= WG ? lane / NP : 0u, pair = NP <= WG ? lane % NP : lane;
     if (lane < T) {
         [[unroll]] for (uint c = 0u; c < COLS; c++) {
             score[c * T + lane] = l[c];

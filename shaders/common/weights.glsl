@@ -16,6 +16,17 @@
 layout(std430, binding = 0) readonly restrict buffer Weights { uint w1[]; };
 layout(std430, binding = 0) readonly restrict buffer Weights4 { uvec4 w4[]; };
 
+// Plane offsets, set by kept_planes_load() before anything else: lavapipe reads a push constant lane by
+// lane, so not inside a loop.
+uint h_words, s_words, d_words;
+
+void kept_planes_load()
+{
+    h_words = p.h_words;
+    s_words = p.s_words;
+    d_words = p.d_words;
+}
+
 #if KEPT_FMT == KEPT_FMT_Q4_0
 #define KEPT_BIAS 8.0
 #elif KEPT_FMT == KEPT_FMT_Q5_0
@@ -57,13 +68,15 @@ vec4 kept_bytes(uint w)
 {
 #if KEPT_FMT == KEPT_FMT_Q8_0
     int i = int(w);
-    return vec4(float((i << 24) >> 24), float((i << 16) >> 24), float((i << 8) >> 24), float(i >> 24));
+    return vec4(float((i << 24) >> 24), float((i << 16) >> 24), float((i << 8) >> 24),
+                float(i >> 24));
 #else
-    if (ORDER == KEPT_VECTOR) {
+    if (WG < 16u || ORDER == KEPT_VECTOR) {
         return vec4(float(int(w & 0xffu)), float(int((w >> 8) & 0xffu)),
                     float(int((w >> 16) & 0xffu)), float(int(w >> 24)));
     }
-    return vec4(float(w & 0xffu), float((w >> 8) & 0xffu), float((w >> 16) & 0xffu), float(w >> 24));
+    return vec4(float(w & 0xffu), float((w >> 8) & 0xffu), float((w >> 16) & 0xffu),
+                float(w >> 24));
 #endif
 }
 
@@ -100,18 +113,18 @@ void kept_scales_load(uint record, uint row, uint b, out uint s[KEPT_SCALE_WORDS
 #if KEPT_IS_FLOAT
     s[0] = 0u;
 #elif KEPT_IS_K
-    uvec4 v = kept_load4(record + p.s_words, b >> 3, row);
+    uvec4 v = kept_load4(record + s_words, b >> 3, row);
     s[0] = v.x;
     s[1] = v.y;
     s[2] = v.z;
     s[3] = v.w;
 #if KEPT_FMT == KEPT_FMT_Q6_K
-    s[4] = kept_load1(record + p.d_words, b >> 4, row);
+    s[4] = kept_load1(record + d_words, b >> 4, row);
 #endif
 #elif KEPT_HAS_MIN
-    s[0] = kept_load1(record + p.s_words, b, row);
+    s[0] = kept_load1(record + s_words, b, row);
 #else
-    s[0] = kept_load1(record + p.s_words, b >> 1, row);
+    s[0] = kept_load1(record + s_words, b >> 1, row);
 #endif
 }
 
@@ -166,18 +179,19 @@ void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 #elif KEPT_FMT == KEPT_FMT_Q6_K
     uint k = b & 7u;
     uvec4 q = kept_load4(record, (b & ~7u) + (k & 4u) + 2u * (k & 1u) + h, row);
-    uvec4 qh = kept_load4(record + p.h_words, ((b & ~7u) >> 1) + ((k & 4u) >> 1) + h, row);
-    q = ((q >> (4u * ((k >> 1) & 1u))) & 0x0f0f0f0fu) | (((qh >> (2u * (k & 3u))) & 0x03030303u) << 4);
+    uvec4 qh = kept_load4(record + h_words, ((b & ~7u) >> 1) + ((k & 4u) >> 1) + h, row);
+    q = (q >> (4u * ((k >> 1) & 1u))) & 0x0f0f0f0fu;
+    q |= ((qh >> (2u * (k & 3u))) & 0x03030303u) << 4;
 #elif KEPT_IS_K
     uint k = b & 7u;
     uvec4 q = (kept_load4(record, (b & ~1u) + h, row) >> (4u * (k & 1u))) & 0x0f0f0f0fu;
 #if KEPT_FMT == KEPT_FMT_Q5_K
-    q |= ((kept_load4(record + p.h_words, ((b & ~7u) >> 2) + h, row) >> k) & 0x01010101u) << 4;
+    q |= ((kept_load4(record + h_words, ((b & ~7u) >> 2) + h, row) >> k) & 0x01010101u) << 4;
 #endif
 #else
     uvec4 q = (kept_load4(record, b, row) >> (4u * h)) & 0x0f0f0f0fu;
 #if KEPT_FMT == KEPT_FMT_Q5_0 || KEPT_FMT == KEPT_FMT_Q5_1
-    uint high = kept_load1(record + p.h_words, b, row) >> (4u * h);
+    uint high = kept_load1(record + h_words, b, row) >> (4u * h);
     q |= ((uvec4(high, high >> 1, high >> 2, high >> 3)) & 0x01010101u) << 4;
 #endif
 #endif
@@ -231,7 +245,8 @@ void kept_half16(uint record, uint row, uint b, uint h, out vec4 v[4])
 #define KEPT_STEPS_SHARED (KEPT_IS_K ? 8u / KEPT_STEP : 1u)
 
 // Loads step i; n_blocks clamps a last step that is not full.
-void kept_step_load(uint record, uint row, uint i, uint n_blocks, out uint q[KEPT_STEP_Q], out uint hb[KEPT_STEP_H])
+void kept_step_load(uint record, uint row, uint i, uint n_blocks, out uint q[KEPT_STEP_Q],
+                    out uint hb[KEPT_STEP_H])
 {
     hb[0] = 0u;
 #if KEPT_FMT == KEPT_FMT_Q4_0 || KEPT_FMT == KEPT_FMT_Q5_0
@@ -242,7 +257,7 @@ void kept_step_load(uint record, uint row, uint i, uint n_blocks, out uint q[KEP
             q[4u * j + w] = u[w];
         }
 #if KEPT_FMT == KEPT_FMT_Q5_0
-        hb[j] = kept_load1(record + p.h_words, b, row);
+        hb[j] = kept_load1(record + h_words, b, row);
 #endif
     }
 #else
@@ -253,13 +268,13 @@ void kept_step_load(uint record, uint row, uint i, uint n_blocks, out uint q[KEP
         }
     }
 #if KEPT_FMT == KEPT_FMT_Q5_1
-    hb[0] = kept_load1(record + p.h_words, i, row);
+    hb[0] = kept_load1(record + h_words, i, row);
 #elif KEPT_FMT == KEPT_FMT_Q5_K || KEPT_FMT == KEPT_FMT_Q6_K
     [[unroll]] for (uint j = 0u; j < 2u; j++) {
 #if KEPT_FMT == KEPT_FMT_Q5_K
-        uvec4 u = kept_load4(record + p.h_words, 2u * (i >> 2) + j, row);
+        uvec4 u = kept_load4(record + h_words, 2u * (i >> 2) + j, row);
 #else
-        uvec4 u = kept_load4(record + p.h_words, 2u * i + j, row);
+        uvec4 u = kept_load4(record + h_words, 2u * i + j, row);
 #endif
         [[unroll]] for (uint w = 0u; w < 4u; w++) {
             hb[4u * j + w] = u[w];
