@@ -1,15 +1,20 @@
 /* kept/common.h: status codes, errors, versions and the conventions every other header relies on.
  *
  * Conventions of this library:
- * - Functions that can fail return a kept_status and take a `struct kept_error *` last; it may be NULL. On failure it
+ * - Functions that can fail return a kept_status and take a `struct kept_error *` last; it may be
+ * NULL. On failure it
  *   holds one sentence that names the object and the numbers. It is written only on failure.
- * - Results come through out-parameters, which are written only on success; constructors set the out-pointer to NULL on
+ * - Results come through out-parameters, which are written only on success; constructors set the
+ * out-pointer to NULL on
  *   failure. Destroy functions take the address of the pointer, accept NULL and null it.
- * - Parameter structs are zero-initialised by the caller; zero means the default. They need to live only until the
+ * - Parameter structs are zero-initialised by the caller; zero means the default. They need to live
+ * only until the
  *   call returns, strings in them included.
- * - Sizes carry units in their names (_bytes, _tokens, _ns). Strings are UTF-8 and NUL-terminated unless a length is
+ * - Sizes carry units in their names (_bytes, _tokens, _ns). Strings are UTF-8 and NUL-terminated
+ * unless a length is
  *   given beside them.
- * - The library never prints, exits or aborts; it reports through return values and the log callback (kept/log.h).
+ * - The library never prints, exits or aborts; it reports through return values and the log
+ * callback (kept/log.h).
  */
 #ifndef KEPT_COMMON_H
 #define KEPT_COMMON_H

@@ -1,8 +1,9 @@
-/* kept/device.h: listing devices, opening one, and profiles: what planning needs to know of a device.
+/* kept/device.h: listing devices, opening one, and profiles: what planning needs to know of a
+ * device.
  *
- * A device is one GPU or CPU seen through one API: "vulkan:0", "opencl:1", "cpu". The same card seen through several
- * drivers or APIs is listed once per face; `same_as` names the first face. The library starts on machines that have
- * none of the loaders and says why.
+ * A device is one GPU or CPU seen through one API: "vulkan:0", "opencl:1", "cpu". The same card
+ * seen through several drivers or APIs is listed once per face; `same_as` names the first face. The
+ * library starts on machines that have none of the loaders and says why.
  */
 #ifndef KEPT_DEVICE_H
 #define KEPT_DEVICE_H
@@ -14,9 +15,10 @@
 extern "C" {
 #endif
 
-/* What planning needs of a device: plain numbers, so that it can be written to a file and planned for elsewhere. */
+/* What planning needs of a device: plain numbers, so that it can be written to a file and planned
+ * for elsewhere. */
 struct kept_profile {
-    char id[32];           /* "vulkan:0" */
+    char id[32]; /* "vulkan:0" */
     char name[128];
     char driver[128];      /* driver and version */
     char api[16];          /* "vulkan", "opencl", "cpu" */
@@ -33,7 +35,9 @@ struct kept_profile {
     uint32_t vector_width; /* 16: kernels use 16-wide vectors in one work-item */
     uint32_t word_order;   /* 0 lane order, 1 vector order of weight records */
     bool host_visible;     /* device memory can be mapped */
-    bool host_buffers_mapped; /* host memory that the device reads has an address: step data is copied by recordings */
+    bool
+        /* host memory that the device reads has an address: step data is copied by recordings */
+        host_buffers_mapped;
     bool subgroup_ops, int_dot, timestamps;
 };
 
@@ -58,8 +62,8 @@ struct kept_device_list {
     uint32_t n_apis;
 };
 
-/* Lists every face of every device, and per API why there is none. Never fails for lack of a driver.
- * Blocks for the drivers' start-up. Thread-safety: any thread. */
+/* Lists every face of every device, and per API why there is none. Never fails for lack of a
+ * driver. Blocks for the drivers' start-up. Thread-safety: any thread. */
 KEPT_API kept_status kept_device_list_create(const struct kept_log *log,
                                              struct kept_device_list **out, struct kept_error *err);
 KEPT_API void kept_device_list_destroy(struct kept_device_list **list);
@@ -68,16 +72,17 @@ typedef struct kept_device kept_device;
 
 struct kept_device_options {
     const struct kept_log *log;
-    const char *cache_dir; /* for compiled kernels; NULL: the user's cache folder; "": no disk cache */
-    uint32_t n_threads;    /* cpu; 0: all */
-    bool validate;         /* Vulkan validation layers */
+    const char
+        *cache_dir;     /* for compiled kernels; NULL: the user's cache folder; "": no disk cache */
+    uint32_t n_threads; /* cpu; 0: all */
+    bool validate;      /* Vulkan validation layers */
 };
 
-/* Opens "auto", "vulkan", "vulkan:1", "opencl", "opencl:0" or "cpu". auto: a discrete GPU, else an integrated one, else the
- * cpu; devices of CPU type (software Vulkan or OpenCL) only when named. choice (NULL allowed) receives one sentence
- * saying what was taken and why.
- * KEPT_E_NO_DEVICE when nothing of that name is usable, with the reason.
- * Thread-safety: a device belongs to one thread at a time. */
+/* Opens "auto", "vulkan", "vulkan:1", "opencl", "opencl:0" or "cpu". auto: a discrete GPU, else an
+ * integrated one, else the cpu; devices of CPU type (software Vulkan or OpenCL) only when named.
+ * choice (NULL allowed) receives one sentence saying what was taken and why. KEPT_E_NO_DEVICE when
+ * nothing of that name is usable, with the reason. Thread-safety: a device belongs to one thread at
+ * a time. */
 KEPT_API kept_status kept_device_create(const char *spec, const struct kept_device_options *options,
                                         kept_device **out, char choice[256],
                                         struct kept_error *err);

@@ -1,8 +1,9 @@
 /* kept/plan.h: every byte a run will ever use, before anything is loaded.
  *
- * A plan is made from a model's header, a device profile and options; the same inputs give the same plan. It lists regions
- * (named ranges of device memory with category, lifetime and reason), choices with their reasons and, when it does
- * not fit, the nearest plans that would. A session allocates exactly the plan and nothing afterwards.
+ * A plan is made from a model's header, a device profile and options; the same inputs give the same
+ * plan. It lists regions (named ranges of device memory with category, lifetime and reason),
+ * choices with their reasons and, when it does not fit, the nearest plans that would. A session
+ * allocates exactly the plan and nothing afterwards.
  */
 #ifndef KEPT_PLAN_H
 #define KEPT_PLAN_H
@@ -26,12 +27,12 @@ struct kept_plan_params {
 
 struct kept_plan_info {
     bool fits;
-    uint64_t budget_bytes;          /* 0: no cap known */
-    uint64_t planned_bytes;         /* own allocations */
-    uint64_t driver_bytes;          /* estimate of what the driver takes for itself */
-    uint64_t total_bytes;           /* planned + driver */
-    uint64_t activation_bytes;      /* after packing */
-    uint64_t lower_bound_bytes;     /* activations alive at once: no packing can be smaller */
+    uint64_t budget_bytes;      /* 0: no cap known */
+    uint64_t planned_bytes;     /* own allocations */
+    uint64_t driver_bytes;      /* estimate of what the driver takes for itself */
+    uint64_t total_bytes;       /* planned + driver */
+    uint64_t activation_bytes;  /* after packing */
+    uint64_t lower_bound_bytes; /* activations alive at once: no packing can be smaller */
     uint64_t weight_bytes, kv_bytes;
     uint32_t context_tokens, chunk_tokens, logits_rows;
     uint32_t n_regions, n_choices, n_alternatives, n_buffers, n_calls_prefill, n_calls_decode;
@@ -39,22 +40,22 @@ struct kept_plan_info {
 
 struct kept_region_info {
     const char *name, *category, *why;
-    uint32_t device;      /* index into the plan's devices (0) */
-    uint32_t buffer;      /* allocation it lies in */
-    uint64_t bytes, offset; /* offset in that allocation */
+    uint32_t device;             /* index into the plan's devices (0) */
+    uint32_t buffer;             /* allocation it lies in */
+    uint64_t bytes, offset;      /* offset in that allocation */
     int32_t first_use, last_use; /* calls of the program it belongs to; -1: the whole run */
 };
 struct kept_choice_info {
     const char *what, *chosen, *why;
 };
 struct kept_alternative_info {
-    const char *change;   /* "--context 4096" */
+    const char *change; /* "--context 4096" */
     uint64_t total_bytes;
 };
 
-/* KEPT_OK also when the plan does not fit: see info.fits and the alternatives. KEPT_E_UNSUPPORTED when the device's
- * limits cannot hold the model at any budget, KEPT_E_ARGUMENT for options out of range.
- * The plan holds pointers into the model. Thread-safety: immutable after creation. */
+/* KEPT_OK also when the plan does not fit: see info.fits and the alternatives. KEPT_E_UNSUPPORTED
+ * when the device's limits cannot hold the model at any budget, KEPT_E_ARGUMENT for options out of
+ * range. The plan holds pointers into the model. Thread-safety: immutable after creation. */
 KEPT_API kept_status kept_plan_create(const kept_model *model, const struct kept_profile *profile,
                                       const struct kept_plan_params *params, kept_plan **out,
                                       struct kept_error *err);

@@ -1,9 +1,10 @@
 /* kept/session.h: one conversation on one device: the plan's memory, the evaluated tokens, logits.
  *
- * kept_session_create is the only place that allocates device memory: exactly the plan. Afterwards nothing is allocated
- * and no kernel is compiled; the library refuses it.
+ * kept_session_create is the only place that allocates device memory: exactly the plan. Afterwards
+ * nothing is allocated and no kernel is compiled; the library refuses it.
  *
- * Thread-safety: a session and its device belong to one thread at a time, except kept_session_cancel.
+ * Thread-safety: a session and its device belong to one thread at a time, except
+ * kept_session_cancel.
  */
 #ifndef KEPT_SESSION_H
 #define KEPT_SESSION_H
@@ -19,30 +20,32 @@ typedef struct kept_session kept_session;
 
 struct kept_session_stats {
     uint64_t planned_bytes, actual_bytes; /* own allocations; equal, or something is wrong */
-    uint64_t driver_bytes;                /* measured after commit where the driver can tell, else 0 */
+    uint64_t driver_bytes; /* measured after commit where the driver can tell, else 0 */
     uint64_t load_ns, prefill_ns, decode_ns;
     uint64_t prefill_tokens, decode_tokens; /* evaluated since creation; decode: one at a time */
-    uint64_t allocations_after_commit;    /* 0, or something is wrong */
-    uint64_t model_hash;                  /* XXH3 of the tensors */
+    uint64_t allocations_after_commit;      /* 0, or something is wrong */
+    uint64_t model_hash;                    /* XXH3 of the tensors */
     uint32_t n_recordings, n_kernels;
 };
 
-/* Allocates the plan, loads the weights, makes every kernel and recording. Blocks (seconds); progress may be NULL.
- * KEPT_E_BUDGET when the plan does not fit or the device's measured use breaks the cap; KEPT_E_DEVICE_MEMORY, KEPT_E_IO,
- * KEPT_E_FORMAT (the file changed or ends early), KEPT_E_MISMATCH (another device's plan), KEPT_E_CANCELLED. */
+/* Allocates the plan, loads the weights, makes every kernel and recording. Blocks (seconds);
+ * progress may be NULL. KEPT_E_BUDGET when the plan does not fit or the device's measured use
+ * breaks the cap; KEPT_E_DEVICE_MEMORY, KEPT_E_IO, KEPT_E_FORMAT (the file changed or ends early),
+ * KEPT_E_MISMATCH (another device's plan), KEPT_E_CANCELLED. */
 KEPT_API kept_status kept_session_create(const kept_plan *plan, kept_device *device,
                                          kept_progress_fn progress, void *user, kept_session **out,
                                          struct kept_error *err);
 KEPT_API void kept_session_destroy(kept_session **session);
 
-/* Receives logits of consecutive rows: logits[n_rows][n_vocab] predict the token after position first + i. */
+/* Receives logits of consecutive rows: logits[n_rows][n_vocab] predict the token after position
+ * first + i. */
 typedef void (*kept_logits_fn)(void *user, uint32_t first, uint32_t n_rows, const float *logits);
 
 struct kept_eval_params {
     const int32_t *tokens;
     uint32_t n_tokens;
-    /* Rows whose logits are wanted. NULL: only the last token's, then read them with kept_session_logits. Else called for
-     * tokens logits_from … n_tokens-1, in order. */
+    /* Rows whose logits are wanted. NULL: only the last token's, then read them with
+     * kept_session_logits. Else called for tokens logits_from … n_tokens-1, in order. */
     kept_logits_fn on_logits;
     uint32_t logits_from;
     void *logits_user;
@@ -50,10 +53,10 @@ struct kept_eval_params {
     void *progress_user;
 };
 
-/* Evaluates tokens at the session's position, which moves on by n_tokens. On failure or cancel the position is what was wholly
- * evaluated before the failing chunk, or 0 where sliding-window layers had already overwritten what that needs.
- * KEPT_E_PROMPT (no tokens, or an id out of range), KEPT_E_CONTEXT_FULL (nothing is evaluated), KEPT_E_CANCELLED,
- * KEPT_E_DEVICE_LOST. */
+/* Evaluates tokens at the session's position, which moves on by n_tokens. On failure or cancel the
+ * position is what was wholly evaluated before the failing chunk, or 0 where sliding-window layers
+ * had already overwritten what that needs. KEPT_E_PROMPT (no tokens, or an id out of range),
+ * KEPT_E_CONTEXT_FULL (nothing is evaluated), KEPT_E_CANCELLED, KEPT_E_DEVICE_LOST. */
 KEPT_API kept_status kept_session_eval(kept_session *session, const struct kept_eval_params *params,
                                        struct kept_error *err);
 /* Logits of the last evaluated token, [n_vocab]; valid until the next call on the session. */
@@ -66,24 +69,26 @@ KEPT_API kept_status kept_session_sample(kept_session *session, kept_sampler *sa
 KEPT_API uint32_t kept_session_position(const kept_session *session);
 /* The evaluated tokens, [position]. */
 KEPT_API const int32_t *kept_session_tokens(const kept_session *session);
-/* Goes back to an earlier position. KEPT_E_STATE where sliding-window layers have already overwritten what is needed; position 0 always works. */
+/* Goes back to an earlier position. KEPT_E_STATE where sliding-window layers have already
+ * overwritten what is needed; position 0 always works. */
 KEPT_API kept_status kept_session_rewind(kept_session *session, uint32_t position,
                                          struct kept_error *err);
-/* Rewinds to the longest prefix shared with tokens that can be restored; *n_reused tokens need no evaluation. At least one token of a
- * non-empty list is always left to evaluate. */
+/* Rewinds to the longest prefix shared with tokens that can be restored; *n_reused tokens need no
+ * evaluation. At least one token of a non-empty list is always left to evaluate. */
 KEPT_API kept_status kept_session_reuse(kept_session *session, const int32_t *tokens,
                                         uint32_t n_tokens, uint32_t *n_reused,
                                         struct kept_error *err);
 
-/* A file with tokens and slots, bound to the model by hash, checksummed. Loading replaces the session's state; the file may come
- * from another device or context size as long as it fits. On failure the session is as it was before, or reset when the slots were already being written. */
+/* A file with tokens and slots, bound to the model by hash, checksummed. Loading replaces the
+ * session's state; the file may come from another device or context size as long as it fits. On
+ * failure the session is as it was before, or reset when the slots were already being written. */
 KEPT_API kept_status kept_session_save(kept_session *session, const char *path,
                                        struct kept_error *err);
 KEPT_API kept_status kept_session_load(kept_session *session, const char *path,
                                        struct kept_error *err);
 
-/* Stops a running eval at the next submitted piece (<= 50 ms of device work). Thread-safety: any thread, signal handlers too. The flag is
- * cleared when an eval returns KEPT_E_CANCELLED. */
+/* Stops a running eval at the next submitted piece (<= 50 ms of device work). Thread-safety: any
+ * thread, signal handlers too. The flag is cleared when an eval returns KEPT_E_CANCELLED. */
 KEPT_API void kept_session_cancel(kept_session *session);
 KEPT_API void kept_session_stats(kept_session *session, struct kept_session_stats *out);
 

@@ -6,12 +6,14 @@
  *   part partial attention (decode)  [rows][n_head][splits][d + 4]
  *   ao   attention output, operand   [rows][n_head d + sums]
  *   y    block output before its post-norm (families with post-norms)
- *   h    gated feed-forward, operand [rows][n_ff + sums];  gu  gate and up apart, when their formats differ
+ *   h    gated feed-forward, operand [rows][n_ff + sums]
+ *   gu   gate and up apart            [rows][2 n_ff], when their formats differ
  *   hn   normed rows whose logits are wanted
  *
- * A layer is: QKV, rotate + write slots, attention (+ merge in decode), output + residual, norm, gate and up with
- * gating, down + residual, norm: 8 calls in prefill, 9 in decode. Post-norm families store the block's output and let the norm
- * kernel add it. Rows of ring layers are written and attended in blocks of 64 (plan_slots.c).
+ * A layer is: QKV, rotate + write slots, attention (+ merge in decode), output + residual, norm,
+ * gate and up with gating, down + residual, norm: 8 calls in prefill, 9 in decode. Post-norm
+ * families store the block's output and let the norm kernel add it. Rows of ring layers are written
+ * and attended in blocks of 64 (plan_slots.c).
  */
 #include "core/build.h"
 
@@ -31,11 +33,11 @@ static void emit_qkv(struct kept_emitter *e, const struct kept_layer_plan *layer
 {
     uint32_t offset = 0;
     for (uint32_t i = 0; i < layer->n_qkv; i++) {
-        kept_emit_product(e, &(struct kept_emit_product){ .matrix = &layer->qkv[i],
-                                                          .x = rows->xn,
-                                                          .y = rows->qkv,
-                                                          .y_offset = offset,
-                                                          .epilogue = KEPT_EPI_STORE });
+        kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->qkv[i],
+                                                         .x = rows->xn,
+                                                         .y = rows->qkv,
+                                                         .y_offset = offset,
+                                                         .epilogue = KEPT_EPI_STORE});
         offset += layer->qkv[i].n_rows;
     }
 }
@@ -45,7 +47,7 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     uint32_t n = e->program->rows;
     uint32_t block = e->plan->layers[i_layer].ring && n > KEPT_SLOT_BLOCK ? KEPT_SLOT_BLOCK : n;
     for (uint32_t first = 0; first < n; first += block) {
-        struct kept_emit_span span = { first, n - first < block ? n - first : block };
+        struct kept_emit_span span = {first, n - first < block ? n - first : block};
         kept_emit_slot_write(e, i_layer, rows->qkv, span);
         kept_emit_attention(e, i_layer, rows->qkv, rows->ao, rows->part, span);
     }
@@ -56,24 +58,24 @@ static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
 {
     bool gelu = shape->activation == KEPT_ACT_GELU;
     if (layer->n_gate_up == 1) {
-        kept_emit_product(e, &(struct kept_emit_product){
-                                 .matrix = &layer->gate_up[0],
-                                 .x = rows->xn,
-                                 .y = rows->h,
-                                 .epilogue = gelu ? KEPT_EPI_GLU_GELU : KEPT_EPI_GLU_SILU });
+        kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->gate_up[0],
+                                                         .x = rows->xn,
+                                                         .y = rows->h,
+                                                         .epilogue = gelu ? KEPT_EPI_GLU_GELU
+                                                                          : KEPT_EPI_GLU_SILU});
         return;
     }
     for (uint32_t i = 0; i < 2; i++)
-        kept_emit_product(e, &(struct kept_emit_product){ .matrix = &layer->gate_up[i],
-                                                          .x = rows->xn,
-                                                          .y = rows->gu,
-                                                          .y_offset = i * shape->n_ff,
-                                                          .epilogue = KEPT_EPI_STORE });
+        kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->gate_up[i],
+                                                         .x = rows->xn,
+                                                         .y = rows->gu,
+                                                         .y_offset = i * shape->n_ff,
+                                                         .epilogue = KEPT_EPI_STORE});
     kept_emit_glu(e, rows->gu, rows->h, shape->n_ff, shape->activation);
 }
 
-/* The block's output goes onto the residual stream, and the next norm makes the next operand (w: none after the
- * last layer). */
+/* The block's output goes onto the residual stream, and the next norm makes the next operand (w:
+ * none after the last layer). */
 static void emit_block_end(struct kept_emitter *e, const struct kept_emit_product *out,
                            const struct layer_rows *rows, uint32_t post, uint32_t w)
 {
@@ -83,12 +85,12 @@ static void emit_block_end(struct kept_emitter *e, const struct kept_emit_produc
     product.epilogue = has_post ? KEPT_EPI_STORE : KEPT_EPI_ADD;
     kept_emit_product(e, &product);
     if (has_post || w != KEPT_NO_REGION)
-        kept_emit_norm(e, &(struct kept_emit_norm){ .x = rows->x,
-                                                    .y = rows->y,
-                                                    .out = rows->xn,
-                                                    .post = post,
-                                                    .w = w,
-                                                    .k = e->plan->shape->n_embd });
+        kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
+                                                   .y = rows->y,
+                                                   .out = rows->xn,
+                                                   .post = post,
+                                                   .w = w,
+                                                   .k = e->plan->shape->n_embd});
 }
 
 static void emit_layer(struct kept_emitter *e, uint32_t i, const struct layer_rows *rows)
@@ -100,10 +102,10 @@ static void emit_layer(struct kept_emitter *e, uint32_t i, const struct layer_ro
 
     emit_qkv(e, layer, rows);
     emit_attention(e, i, rows);
-    emit_block_end(e, &(struct kept_emit_product){ .matrix = &layer->o, .x = rows->ao }, rows,
+    emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->o, .x = rows->ao}, rows,
                    layer->attn_post_norm, layer->ffn_norm);
     emit_gated(e, &plan->shape->layers[i], layer, rows);
-    emit_block_end(e, &(struct kept_emit_product){ .matrix = &layer->down, .x = rows->h }, rows,
+    emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->down, .x = rows->h}, rows,
                    layer->ffn_post_norm, next_norm);
 }
 
@@ -112,18 +114,17 @@ static void emit_head(struct kept_emitter *e, const struct layer_rows *rows)
     const struct kept_plan *plan = e->plan;
     uint32_t k = plan->shape->n_embd;
     struct kept_rows_of hn = kept_emit_operand(e, "hn", e->program->head_rows, k);
-    kept_emit_norm(e, &(struct kept_emit_norm){ .x = rows->x,
-                                                .out = hn,
-                                                .post = KEPT_NO_REGION,
-                                                .w = plan->output_norm,
-                                                .k = k,
-                                                .wanted_rows = true });
-    kept_emit_product(e, &(struct kept_emit_product){
-                             .matrix = &plan->head,
-                             .x = hn,
-                             .y = { plan->logits, plan->shape->n_vocab },
-                             .epilogue = KEPT_EPI_STORE,
-                             .wanted_rows = true });
+    kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
+                                               .out = hn,
+                                               .post = KEPT_NO_REGION,
+                                               .w = plan->output_norm,
+                                               .k = k,
+                                               .wanted_rows = true});
+    kept_emit_product(e, &(struct kept_emit_product){.matrix = &plan->head,
+                                                     .x = hn,
+                                                     .y = {plan->logits, plan->shape->n_vocab},
+                                                     .epilogue = KEPT_EPI_STORE,
+                                                     .wanted_rows = true});
     kept_emit_choice(e);
 }
 
@@ -132,9 +133,8 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     const struct kept_plan *plan = e->plan;
     const struct kept_layer *layer = &plan->shape->layers[0];
     uint32_t k = plan->shape->n_embd, heads = layer->n_head * layer->d;
-    struct layer_rows rows = { .part = { KEPT_NO_REGION, 0 },
-                               .y = { KEPT_NO_REGION, 0 },
-                               .gu = { KEPT_NO_REGION, 0 } };
+    struct layer_rows rows = {
+        .part = {KEPT_NO_REGION, 0}, .y = {KEPT_NO_REGION, 0}, .gu = {KEPT_NO_REGION, 0}};
     bool post = false, apart = false;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
@@ -157,11 +157,11 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
 static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
 {
     struct kept_program *program = &plan->programs[plan->n_programs];
-    struct kept_emitter e = { .plan = plan,
-                              .program = program,
-                              .i_program = (int32_t)plan->n_programs,
-                              .begin_piece = true,
-                              .piece_ops = kept_tune_piece_ops(&plan->tuning, &plan->profile) };
+    struct kept_emitter e = {.plan = plan,
+                             .program = program,
+                             .i_program = (int32_t)plan->n_programs,
+                             .begin_piece = true,
+                             .piece_ops = kept_tune_piece_ops(&plan->tuning, &plan->profile)};
     plan->n_programs++;
     program->name = name;
     program->rows = n_rows;
@@ -169,18 +169,19 @@ static void build_program(struct kept_plan *plan, const char *name, uint32_t n_r
 
     struct layer_rows rows = make_rows(&e, n_rows);
     kept_emit_embed(&e, rows.x);
-    kept_emit_norm(&e, &(struct kept_emit_norm){ .x = rows.x,
-                                                 .out = rows.xn,
-                                                 .post = KEPT_NO_REGION,
-                                                 .w = plan->layers[0].attn_norm,
-                                                 .k = plan->shape->n_embd });
+    kept_emit_norm(&e, &(struct kept_emit_norm){.x = rows.x,
+                                                .out = rows.xn,
+                                                .post = KEPT_NO_REGION,
+                                                .w = plan->layers[0].attn_norm,
+                                                .k = plan->shape->n_embd});
     for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
         emit_layer(&e, i, &rows);
     e.begin_piece = e.head = true;
     emit_head(&e, &rows);
 }
 
-#define FEW_ROWS 32u /* short prompts and the ends of long ones: fewer idle groups than a whole chunk */
+#define FEW_ROWS \
+    32u /* short prompts and the ends of long ones: fewer idle groups than a whole chunk */
 
 void kept_build_programs(struct kept_plan *plan)
 {

@@ -1,4 +1,5 @@
-/* core/build.h: emitting calls: shared by build.c (what a decoder layer is) and emit.c (how a call is written down). */
+/* core/build.h: emitting calls: shared by build.c (what a decoder layer is) and emit.c (how a call
+ * is written down). */
 #ifndef KEPT_CORE_BUILD_H
 #define KEPT_CORE_BUILD_H
 
@@ -20,7 +21,8 @@ struct kept_emitter {
     bool head;          /* pieces begun from now on belong to the head */
 };
 
-/* Activation regions: bytes are rows * stride * 4; the lifetime grows with every call that names them. */
+/* Activation regions: bytes are rows * stride * 4; the lifetime grows with every call that names
+ * them. */
 struct kept_rows_of kept_emit_rows(struct kept_emitter *e, const char *name, uint32_t rows,
                                    uint32_t stride);
 /* The same with room for the sums of an activation operand of k elements. */
@@ -29,7 +31,8 @@ struct kept_rows_of kept_emit_operand(struct kept_emitter *e, const char *name, 
 
 void kept_emit_embed(struct kept_emitter *e, struct kept_rows_of x);
 
-/* MODE 0 when post is KEPT_NO_REGION; MODE 2 when w is KEPT_NO_REGION; else MODE 1 (params.h, norm). */
+/* MODE 0 when post is KEPT_NO_REGION; MODE 2 when w is KEPT_NO_REGION; else MODE 1 (params.h,
+ * norm). */
 struct kept_emit_norm {
     struct kept_rows_of x, y, out;
     uint32_t post, w;
@@ -38,7 +41,8 @@ struct kept_emit_norm {
 };
 void kept_emit_norm(struct kept_emitter *e, const struct kept_emit_norm *norm);
 
-/* y[.., y_offset + r] (EPI) = matrix * x, cut into pieces of tiles where one call would take too long. */
+/* y[.., y_offset + r] (EPI) = matrix * x, cut into pieces of tiles where one call would take too
+ * long. */
 struct kept_emit_product {
     const struct kept_matrix *matrix;
     struct kept_rows_of x, y;
@@ -54,7 +58,8 @@ struct kept_emit_span {
 };
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                           struct kept_emit_span rows);
-/* Attention of one layer from qkv to out; part is scratch for splits (decode) or has region KEPT_NO_REGION (prefill). */
+/* Attention of one layer from qkv to out; part is scratch for splits (decode) or has region
+ * KEPT_NO_REGION (prefill). */
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows);

@@ -1,8 +1,10 @@
-/* core/commit.c: carries a plan out: allocates exactly its buffers, loads the weights, makes every kernel and recording, submits
- * each recording once with no live rows (so that whatever a driver makes late is made now), measures what the driver
- * took, and seals the device. The only place that allocates device memory.
+/* core/commit.c: carries a plan out: allocates exactly its buffers, loads the weights, makes every
+ * kernel and recording, submits each recording once with no live rows (so that whatever a driver
+ * makes late is made now), measures what the driver took, and seals the device. The only place that
+ * allocates device memory.
  *
- * On any failure everything is undone in reverse order; kept_session_destroy accepts half-built sessions.
+ * On any failure everything is undone in reverse order; kept_session_destroy accepts half-built
+ * sessions.
  */
 #include "core/session_internal.h"
 
@@ -15,8 +17,8 @@
 struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t region)
 {
     const struct kept_region *planned = &session->plan->regions[region];
-    return (struct kept_bind){ session->bufs[planned->buffer], planned->offset,
-                               (planned->bytes + 3) / 4 * 4 };
+    return (struct kept_bind){session->bufs[planned->buffer], planned->offset,
+                              (planned->bytes + 3) / 4 * 4};
 }
 
 void *kept_session_host(const struct kept_session *session, uint32_t region)
@@ -38,7 +40,8 @@ kept_status kept_session_read(struct kept_session *session, uint32_t region, uin
                               void *to, uint64_t n_bytes, struct kept_error *err)
 {
     const struct kept_region *planned = &session->plan->regions[region];
-    return kept_buf_read(session->bufs[planned->buffer], planned->offset + offset, to, n_bytes, err);
+    return kept_buf_read(session->bufs[planned->buffer], planned->offset + offset, to, n_bytes,
+                         err);
 }
 
 static kept_status allocate(struct kept_session *session, struct kept_error *err)
@@ -57,8 +60,7 @@ static kept_status allocate(struct kept_session *session, struct kept_error *err
         if (status != KEPT_OK)
             return status;
     }
-    uint32_t host_logits =
-        plan->logits_host != KEPT_NO_REGION ? plan->logits_host : plan->logits;
+    uint32_t host_logits = plan->logits_host != KEPT_NO_REGION ? plan->logits_host : plan->logits;
     if (!kept_session_host(session, host_logits)) {
         session->logits = kept_alloc(plan->regions[plan->logits].bytes);
         if (!session->logits)
@@ -237,8 +239,9 @@ static kept_status check_plan(const kept_plan *plan, kept_device *device, struct
         now.max_binding_bytes < plan->profile.max_binding_bytes ||
         now.max_group_lanes < plan->profile.max_group_lanes ||
         now.binding_align_bytes > plan->profile.binding_align_bytes)
-        return kept_fail(err, KEPT_E_MISMATCH, "the plan was made for %s (%s), the device is %s (%s)",
-                         plan->profile.id, plan->profile.name, now.id, now.name);
+        return kept_fail(err, KEPT_E_MISMATCH,
+                         "the plan was made for %s (%s), the device is %s (%s)", plan->profile.id,
+                         plan->profile.name, now.id, now.name);
     return KEPT_OK;
 }
 
@@ -266,7 +269,8 @@ kept_status kept_session_create(const kept_plan *plan, kept_device *device,
     if (out)
         *out = NULL;
     if (!plan || !device || !out)
-        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_create needs a plan, a device and out");
+        return kept_fail(err, KEPT_E_ARGUMENT,
+                         "kept_session_create needs a plan, a device and out");
     kept_status status = check_plan(plan, device, err);
     if (status != KEPT_OK)
         return status;

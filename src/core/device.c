@@ -11,12 +11,12 @@
 
 #define MAX_DEVICES 32 /* of one API */
 
-static const char *const type_names[] = { "discrete", "integrated", "cpu", "other" };
+static const char *const type_names[] = {"discrete", "integrated", "cpu", "other"};
 
 static void fill_profile(const struct kept_device_desc *desc, const struct kept_caps *caps,
                          struct kept_profile *out)
 {
-    *out = (struct kept_profile){ 0 };
+    *out = (struct kept_profile){0};
     if (strcmp(desc->api, "cpu") == 0)
         kept_snprintf(out->id, sizeof out->id, "cpu");
     else
@@ -67,7 +67,7 @@ struct all_devices {
 static void list_all(const struct kept_log *log, struct all_devices *all)
 {
     for (uint32_t b = 0; b < KEPT_BACKENDS; b++) {
-        struct kept_error err = { 0 };
+        struct kept_error err = {0};
         uint32_t n = 0;
         kept_status status = kept_backend_list(kept_backend_at(b), log, all->descs + all->n,
                                                MAX_DEVICES, &n, all->why[b], &err);
@@ -105,9 +105,9 @@ static void fill_info(const struct all_devices *all, uint32_t i, struct kept_dev
 static void fill_limits(const struct all_devices *all, uint32_t i, const struct kept_log *log,
                         struct kept_device_info *out)
 {
-    struct kept_device_params params = { .log = log };
+    struct kept_device_params params = {.log = log};
     struct kept_device *device;
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     if (!out->usable)
         return;
     if (kept_device_open(kept_backend_at(all->backend[i]), all->descs[i].index, &params, &device,
@@ -186,7 +186,7 @@ struct wanted {
 
 static kept_status parse_spec(const char *spec, struct wanted *out, struct kept_error *err)
 {
-    *out = (struct wanted){ 0 };
+    *out = (struct wanted){0};
     if (strcmp(spec, "auto") == 0)
         return KEPT_OK;
     const char *colon = strchr(spec, ':');
@@ -270,10 +270,10 @@ static kept_status open_chosen(const struct all_devices *all, uint32_t chosen,
     if (!desc->usable)
         return kept_fail(err, KEPT_E_NO_DEVICE, "%s:%u (%s) is not usable: %s", desc->api,
                          desc->index, desc->name, desc->why_not);
-    struct kept_device_params params = { .log = options->log,
-                                         .cache_dir = options->cache_dir,
-                                         .n_threads = options->n_threads,
-                                         .validate = options->validate };
+    struct kept_device_params params = {.log = options->log,
+                                        .cache_dir = options->cache_dir,
+                                        .n_threads = options->n_threads,
+                                        .validate = options->validate};
     if (!params.cache_dir && kept_cache_dir(cache, sizeof cache))
         params.cache_dir = cache;
     if (params.cache_dir && params.cache_dir[0] == '\0')
@@ -284,7 +284,7 @@ static kept_status open_chosen(const struct all_devices *all, uint32_t chosen,
 kept_status kept_device_create(const char *spec, const struct kept_device_options *options,
                                kept_device **out, char choice[256], struct kept_error *err)
 {
-    const struct kept_device_options none = { 0 };
+    const struct kept_device_options none = {0};
     struct wanted wanted;
     if (out)
         *out = NULL;
@@ -323,6 +323,6 @@ void kept_device_profile(kept_device *device, struct kept_profile *out)
         return;
     out->memory_bytes = memory.total_bytes;
     if (memory.budget_bytes)
-        out->free_bytes = memory.budget_bytes > memory.usage_bytes
-                              ? memory.budget_bytes - memory.usage_bytes : 1;
+        out->free_bytes =
+            memory.budget_bytes > memory.usage_bytes ? memory.budget_bytes - memory.usage_bytes : 1;
 }

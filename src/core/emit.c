@@ -1,5 +1,6 @@
-/* core/emit.c: how a call is written down: kernel, keys from the tuning, arguments as regions, parameters, grid; regions' lifetimes; and
- * the cutting of a program into pieces of about 50 ms, so that a cancel takes effect and no watchdog bites. */
+/* core/emit.c: how a call is written down: kernel, keys from the tuning, arguments as regions,
+ * parameters, grid; regions' lifetimes; and the cutting of a program into pieces of about 50 ms, so
+ * that a cancel takes effect and no watchdog bites. */
 #include "core/build.h"
 
 #include <string.h>
@@ -19,7 +20,7 @@ static struct kept_rows_of add_rows(struct kept_emitter *e, const char *name, ui
         e->plan->regions[region].first_use = INT32_MAX;
         e->plan->regions[region].last_use = -1;
     }
-    return (struct kept_rows_of){ region, stride };
+    return (struct kept_rows_of){region, stride};
 }
 
 struct kept_rows_of kept_emit_rows(struct kept_emitter *e, const char *name, uint32_t rows,
@@ -42,7 +43,8 @@ static void add_piece(struct kept_emitter *e)
     if (!grown)
         return;
     program->pieces = grown;
-    grown[program->n_pieces++] = (struct kept_piece){ .first_call = program->n_calls, .head = e->head };
+    grown[program->n_pieces++] =
+        (struct kept_piece){.first_call = program->n_calls, .head = e->head};
     e->ops = 0;
     e->begin_piece = false;
 }
@@ -62,7 +64,7 @@ static void touch(struct kept_emitter *e, const struct kept_call *call, uint32_t
 /* A call under construction. */
 static struct kept_call begin_call(enum kept_kernel_id id)
 {
-    struct kept_call call = { .id = id };
+    struct kept_call call = {.id = id};
     const struct kept_kernel_row *row = kept_kernel_row(id);
     memcpy(call.keys, row->key_defaults, sizeof call.keys);
     return call;
@@ -71,8 +73,8 @@ static struct kept_call begin_call(enum kept_kernel_id id)
 static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
 {
     if (e->plan->status != KEPT_OK)
-        return (struct kept_arg){ 0 };
-    return (struct kept_arg){ region, 0, e->plan->regions[region].bytes };
+        return (struct kept_arg){0};
+    return (struct kept_arg){region, 0, e->plan->regions[region].bytes};
 }
 
 static void add_call(struct kept_emitter *e, struct kept_call *call, const void *params,
@@ -157,7 +159,8 @@ static uint32_t tiles(uint64_t rows)
     return (uint32_t)((rows + KEPT_TILE_ROWS - 1) / KEPT_TILE_ROWS);
 }
 
-/* Tiles of a piece that one call takes: all, or as many as stay within a submitted piece, in steps at which a binding may begin. */
+/* Tiles of a piece that one call takes: all, or as many as stay within a submitted piece, in steps
+ * at which a binding may begin. */
 static uint32_t tiles_of_call(const struct kept_emitter *e, const struct kept_matrix *matrix,
                               uint32_t n_tiles, uint32_t columns)
 {
@@ -221,8 +224,8 @@ static void emit_product_tiles(struct kept_emitter *e, const struct kept_emit_pr
     };
     call.format = matrix->format;
     set_product_keys(e, &call, columns, product->epilogue);
-    call.args[0] = (struct kept_arg){ piece->region, first * tile_bytes,
-                                      (up_tiles + n) * tile_bytes };
+    call.args[0] =
+        (struct kept_arg){piece->region, first * tile_bytes, (up_tiles + n) * tile_bytes};
     call.args[1] = whole(e, product->x.region);
     call.args[2] = whole(e, product->y.region);
     call.args[3] = whole(e, e->plan->step);
@@ -307,7 +310,8 @@ static uint32_t heads_of_pass(uint32_t group, uint32_t most)
     return (group + passes - 1) / passes;
 }
 
-/* Rows that one prefill call takes: all, or as many as stay within a submitted piece, in whole blocks. */
+/* Rows that one prefill call takes: all, or as many as stay within a submitted piece, in whole
+ * blocks. */
 static uint32_t rows_of_call(const struct kept_emitter *e, const struct kept_layer *shape,
                              uint32_t slots, uint32_t rows, uint32_t block)
 {
@@ -329,8 +333,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
     bool decode = part.region != KEPT_NO_REGION;
     uint32_t slots = shape->window && shape->window < layer->cap ? shape->window : layer->cap;
-    uint32_t splits =
-        decode ? kept_tune_splits(tuning, &e->plan->profile, shape->n_kv, slots) : 1;
+    uint32_t splits = decode ? kept_tune_splits(tuning, &e->plan->profile, shape->n_kv, slots) : 1;
     struct kept_call call = begin_call(decode ? KEPT_KERNEL_ATTN_DECODE : KEPT_KERNEL_ATTN_PREFILL);
     struct kept_attn_params params = {
         .rows_at = KEPT_STEP_ROWS,
@@ -349,8 +352,8 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     call.keys[0] = decode ? tuning->decode_wg : tuning->prefill_wg;
     call.keys[1] = e->plan->profile.word_order;
     call.keys[2] = shape->d;
-    call.keys[3] = heads_of_pass(shape->n_head / shape->n_kv,
-                                 decode ? tuning->decode_g : tuning->prefill_g);
+    call.keys[3] =
+        heads_of_pass(shape->n_head / shape->n_kv, decode ? tuning->decode_g : tuning->prefill_g);
     if (!decode)
         call.keys[5] = tuning->prefill_bq;
     call.args[0] = whole(e, qkv.region);
@@ -360,8 +363,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     call.args[4] = whole(e, e->plan->step);
     call.args[5] = whole(e, decode ? part.region : out.region);
     call.args[6] = whole(e, e->plan->step);
-    uint32_t most = decode ? rows.cap
-                           : rows_of_call(e, shape, slots, rows.cap, tuning->prefill_bq);
+    uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots, rows.cap, tuning->prefill_bq);
     for (uint32_t first = 0; first < rows.cap; first += most) {
         params.row_first = rows.first + first;
         params.row_cap = rows.cap - first < most ? rows.cap - first : most;

@@ -14,8 +14,7 @@ struct kept_inspection {
 };
 
 static const char *const type_names[KEPT_GGUF_TYPE_COUNT] = {
-    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"
-};
+    "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
 
 kept_status kept_inspection_create(const char *path, kept_inspection **out, struct kept_error *err)
 {
@@ -51,8 +50,8 @@ uint64_t kept_inspection_n_values(const kept_inspection *inspection)
 static void show_array(const struct kept_gguf_array *array, char *to, size_t cap)
 {
     if (array->texts || array->n > SHOWN_NUMBERS) {
-        kept_snprintf(to, cap, "[%llu %s%s]", (unsigned long long)array->n,
-                      type_names[array->type], array->n == 1 ? "" : "s");
+        kept_snprintf(to, cap, "[%llu %s%s]", (unsigned long long)array->n, type_names[array->type],
+                      array->n == 1 ? "" : "s");
         return;
     }
     size_t at = kept_snprintf(to, cap, "[");
@@ -121,12 +120,11 @@ bool kept_inspection_tensor(const kept_inspection *inspection, uint64_t i,
     if (i >= kept_gguf_n_tensors(inspection->gguf))
         return false;
     const struct kept_gguf_tensor *tensor = kept_gguf_tensor_at(inspection->gguf, i);
-    *out = (struct kept_tensor_info){ .name = tensor->name,
-                                      .n_dims = tensor->n_dims,
-                                      .offset_bytes = tensor->offset_bytes,
-                                      .n_bytes = tensor->n_bytes };
-    out->format = tensor->format < KEPT_FORMAT_COUNT ? kept_format_name(tensor->format)
-                                                     : "unknown";
+    *out = (struct kept_tensor_info){.name = tensor->name,
+                                     .n_dims = tensor->n_dims,
+                                     .offset_bytes = tensor->offset_bytes,
+                                     .n_bytes = tensor->n_bytes};
+    out->format = tensor->format < KEPT_FORMAT_COUNT ? kept_format_name(tensor->format) : "unknown";
     memcpy(out->dims, tensor->dims, sizeof out->dims);
     return true;
 }

@@ -1,11 +1,12 @@
 /* core/load.c: weights from the file into their regions.
  *
- * Tensor data is read in strips of whole tiles (about 1 MiB), re-laid and written; never mapped, so a file that shrinks
- * or vanishes is an error and not a crash. Where device memory has a host address, threads re-lay strips straight into it; else one
- * strip at a time goes through a host buffer.
+ * Tensor data is read in strips of whole tiles (about 1 MiB), re-laid and written; never mapped, so
+ * a file that shrinks or vanishes is an error and not a crash. Where device memory has a host
+ * address, threads re-lay strips straight into it; else one strip at a time goes through a host
+ * buffer.
  *
- * The model's hash is the sum over tiles of XXH3(file bytes of the tile, seed = its offset in the file): independent of order, threads, and of
- * where a device's limits cut the matrices.
+ * The model's hash is the sum over tiles of XXH3(file bytes of the tile, seed = its offset in the
+ * file): independent of order, threads, and of where a device's limits cut the matrices.
  */
 #include "core/session_internal.h"
 
@@ -23,13 +24,14 @@ struct strip_job {
     struct kept_session *session;
     const struct kept_span *span;
     uint32_t region;
-    uint8_t *target;          /* host address of the span in device memory, or NULL */
+    uint8_t *target; /* host address of the span in device memory, or NULL */
     uint64_t tiles_per_strip, row_bytes, record_bytes;
-    uint8_t *scratch;         /* [threads][scratch_bytes]: file rows, then records when there is no target */
+    uint8_t
+        *scratch; /* [threads][scratch_bytes]: file rows, then records when there is no target */
     uint64_t scratch_bytes;
     atomic_uint_fast64_t hash;
     atomic_int status;
-    struct kept_error *err;   /* of the first failure */
+    struct kept_error *err; /* of the first failure */
     struct kept_mutex *mutex;
 };
 
@@ -64,7 +66,7 @@ static void do_strip(void *user, uint32_t item, uint32_t i_thread)
 {
     struct strip_job *job = user;
     const struct kept_span *span = job->span;
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     uint64_t first = item * job->tiles_per_strip * KEPT_TILE_ROWS;
     uint64_t n = job->tiles_per_strip * KEPT_TILE_ROWS;
     uint8_t *rows = job->scratch + i_thread * job->scratch_bytes;
@@ -73,9 +75,9 @@ static void do_strip(void *user, uint32_t item, uint32_t i_thread)
     if (n > span->n_rows - first)
         n = span->n_rows - first;
     uint64_t first_row = span->row_first + first;
-    kept_status status = kept_file_read_at(
-        kept_gguf_file(job->session->plan->model->gguf),
-        span->tensor->offset_bytes + first_row * job->row_bytes, rows, n * job->row_bytes, &err);
+    kept_status status = kept_file_read_at(kept_gguf_file(job->session->plan->model->gguf),
+                                           span->tensor->offset_bytes + first_row * job->row_bytes,
+                                           rows, n * job->row_bytes, &err);
     if (status != KEPT_OK) {
         kept_fail_in(&err, status, "tensor '%s'", span->tensor->name);
         job_fail(job, status, &err);
@@ -102,7 +104,7 @@ static kept_status load_matrix(struct kept_session *session, uint32_t region,
     const struct kept_gguf_tensor *tensor = span->tensor;
     uint32_t k = (uint32_t)tensor->dims[0];
     uint8_t *base = kept_session_host(session, region);
-    struct strip_job job = { .session = session, .span = span, .region = region, .err = err };
+    struct strip_job job = {.session = session, .span = span, .region = region, .err = err};
     job.target = base ? base + span->offset_bytes : NULL;
     job.row_bytes = kept_format_row_bytes(tensor->format, k);
     job.record_bytes = (uint64_t)kept_record_of(tensor->format, k).n_words * 4;
@@ -110,8 +112,8 @@ static kept_status load_matrix(struct kept_session *session, uint32_t region,
     if (job.tiles_per_strip == 0)
         job.tiles_per_strip = 1;
     uint32_t n_threads = base ? kept_pool_threads(pool) : 1;
-    job.scratch_bytes = job.tiles_per_strip *
-                        (KEPT_TILE_ROWS * job.row_bytes + (base ? 0 : job.record_bytes));
+    job.scratch_bytes =
+        job.tiles_per_strip * (KEPT_TILE_ROWS * job.row_bytes + (base ? 0 : job.record_bytes));
     job.scratch_bytes = (job.scratch_bytes + 63) / 64 * 64;
     job.scratch = kept_alloc_aligned(64, n_threads * job.scratch_bytes);
     job.mutex = kept_mutex_create();

@@ -1,10 +1,12 @@
-/* core/pack.c: offsets for activation regions of one program, so that regions alive at the same time do not overlap.
+/* core/pack.c: offsets for activation regions of one program, so that regions alive at the same
+ * time do not overlap.
  *
- * Greedy by size: the largest region first, each into the best-fitting gap between the placed regions whose lifetimes touch its
- * own. Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 4. Where
- * that misses the lower bound, longest lifetime first is tried as well (the residual stream then lies at the bottom), and the
- * smaller result stays.
- * The lower bound is the largest sum of sizes alive at one call; the plan reports packed size over lower bound.
+ * Greedy by size: the largest region first, each into the best-fitting gap between the placed
+ * regions whose lifetimes touch its own. Source: Pisarchyk and Lee, "Efficient Memory Management
+ * for Deep Neural Net Inference", 2020, section 4. Where that misses the lower bound, longest
+ * lifetime first is tried as well (the residual stream then lies at the bottom), and the smaller
+ * result stays. The lower bound is the largest sum of sizes alive at one call; the plan reports
+ * packed size over lower bound.
  */
 #include "core/plan_internal.h"
 
@@ -75,7 +77,8 @@ static void insert_by_offset(const struct kept_plan *plan, struct item *placed, 
                              struct item item)
 {
     uint32_t at = n;
-    while (at > 0 && plan->regions[placed[at - 1].region].offset > plan->regions[item.region].offset) {
+    while (at > 0 &&
+           plan->regions[placed[at - 1].region].offset > plan->regions[item.region].offset) {
         placed[at] = placed[at - 1];
         at--;
     }
@@ -128,7 +131,7 @@ uint64_t kept_pack_activations(struct kept_plan *plan, int32_t program, uint64_t
     for (uint32_t i = 0; i < plan->n_regions; i++) {
         const struct kept_region *region = &plan->regions[i];
         if (region->category == KEPT_CATEGORY_ACTIVATIONS && region->program == program)
-            items[n++] = (struct item){ i, kept_plan_align(plan, region->bytes) };
+            items[n++] = (struct item){i, kept_plan_align(plan, region->bytes)};
     }
     *lower_bound = most_alive(plan, items, n);
     uint64_t total = place_in_order(plan, BY_SIZE, items, placed, n);

@@ -1,8 +1,8 @@
 /* core/plan.c: makes a plan, and hands out what is in it.
  *
- * Order: resolve options, weights, slots and state, programs (which make the activation regions), packing into
- * buffers, totals, verdict. Everything lives in the plan's arena. The same inputs give the same plan: nothing here asks a
- * clock, a device or the environment.
+ * Order: resolve options, weights, slots and state, programs (which make the activation regions),
+ * packing into buffers, totals, verdict. Everything lives in the plan's arena. The same inputs give
+ * the same plan: nothing here asks a clock, a device or the environment.
  */
 #include "core/plan_internal.h"
 
@@ -15,9 +15,9 @@
 #include "core/plan_fit.h"
 
 #define DEFAULT_CONTEXT 8192u
-#define DEFAULT_CHUNK 512u
-#define MAX_CHUNK 16384u
-#define MAX_CONTEXT (1u << 28)
+#define DEFAULT_CHUNK   512u
+#define MAX_CHUNK       16384u
+#define MAX_CONTEXT     (1u << 28)
 #define MIN_ALIGN_BYTES 256u
 
 static const char *const category_names[KEPT_CATEGORY_COUNT] = {
@@ -87,13 +87,13 @@ uint32_t kept_plan_add_region(struct kept_plan *plan, enum kept_category categor
     char *name = format_in_arena(plan, name_fmt, args);
     va_end(args);
     plan->regions = grown;
-    grown[plan->n_regions] = (struct kept_region){ .name = name,
-                                                   .why = why,
-                                                   .category = category,
-                                                   .bytes = bytes,
-                                                   .program = -1,
-                                                   .first_use = -1,
-                                                   .last_use = -1 };
+    grown[plan->n_regions] = (struct kept_region){.name = name,
+                                                  .why = why,
+                                                  .category = category,
+                                                  .bytes = bytes,
+                                                  .program = -1,
+                                                  .first_use = -1,
+                                                  .last_use = -1};
     return plan->n_regions++;
 }
 
@@ -109,7 +109,7 @@ void kept_plan_choose(struct kept_plan *plan, const char *what, const char *why,
     char *chosen = format_in_arena(plan, chosen_fmt, args);
     va_end(args);
     plan->choices = grown;
-    grown[plan->n_choices++] = (struct kept_choice_info){ what, chosen, why };
+    grown[plan->n_choices++] = (struct kept_choice_info){what, chosen, why};
 }
 
 static void resolve_context(struct kept_plan *plan)
@@ -120,8 +120,8 @@ static void resolve_context(struct kept_plan *plan)
         params->context_tokens = trained < DEFAULT_CONTEXT ? trained : DEFAULT_CONTEXT;
         kept_plan_choose(plan, "context",
                          trained <= DEFAULT_CONTEXT ? "the model's trained context"
-                                                    : "default; --context asks for more", "%u tokens",
-                         params->context_tokens);
+                                                    : "default; --context asks for more",
+                         "%u tokens", params->context_tokens);
     } else if (params->context_tokens > trained) {
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
                        "a context of %u tokens is past the %u the model was trained for",
@@ -182,11 +182,11 @@ static kept_status check_profile(const struct kept_profile *profile, struct kept
     if (profile->max_buffer_bytes < 1 << 20 || profile->max_binding_bytes < 1 << 20 ||
         profile->binding_align_bytes > 4096 || profile->word_order > 1 ||
         (profile->binding_align_bytes & (profile->binding_align_bytes - 1)) != 0)
-        return kept_fail(err, KEPT_E_ARGUMENT,
-                         "the profile of '%s' has no usable limits (buffer %llu, binding %llu, align %u bytes)",
-                         profile->id, (unsigned long long)profile->max_buffer_bytes,
-                         (unsigned long long)profile->max_binding_bytes,
-                         profile->binding_align_bytes);
+        return kept_fail(
+            err, KEPT_E_ARGUMENT,
+            "the profile of '%s' has no usable limits (buffer %llu, binding %llu, align %u bytes)",
+            profile->id, (unsigned long long)profile->max_buffer_bytes,
+            (unsigned long long)profile->max_binding_bytes, profile->binding_align_bytes);
     return KEPT_OK;
 }
 
@@ -229,7 +229,7 @@ kept_status kept_plan_create(const kept_model *model, const struct kept_profile 
         *out = NULL;
     if (!model || !profile || !out)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_plan_create needs a model, a profile and out");
-    struct kept_plan_params none = { 0 };
+    struct kept_plan_params none = {0};
     kept_plan *plan;
     kept_status status = kept_plan_make(model, profile, params ? params : &none, &plan, err);
     if (status != KEPT_OK)
@@ -270,14 +270,14 @@ bool kept_plan_region(const kept_plan *plan, uint32_t i, struct kept_region_info
     if (i >= plan->n_regions)
         return false;
     const struct kept_region *region = &plan->regions[i];
-    *out = (struct kept_region_info){ .name = region->name,
-                                      .category = category_names[region->category],
-                                      .why = region->why,
-                                      .buffer = region->buffer,
-                                      .bytes = region->bytes,
-                                      .offset = region->offset,
-                                      .first_use = region->first_use,
-                                      .last_use = region->last_use };
+    *out = (struct kept_region_info){.name = region->name,
+                                     .category = category_names[region->category],
+                                     .why = region->why,
+                                     .buffer = region->buffer,
+                                     .bytes = region->bytes,
+                                     .offset = region->offset,
+                                     .first_use = region->first_use,
+                                     .last_use = region->last_use};
     return true;
 }
 

@@ -1,8 +1,9 @@
 /* core/plan_buffers.c: regions into device allocations.
  *
- * Few large allocations: weights, KV, activations, state; each is cut when it would pass the device's largest
- * buffer. Regions begin at the binding alignment (256 bytes at least). Regions of host memory (staging) have an allocation of
- * their own. Activations of all programs overlay each other from offset 0 of theirs.
+ * Few large allocations: weights, KV, activations, state; each is cut when it would pass the
+ * device's largest buffer. Regions begin at the binding alignment (256 bytes at least). Regions of
+ * host memory (staging) have an allocation of their own. Activations of all programs overlay each
+ * other from offset 0 of theirs.
  */
 #include "core/plan_internal.h"
 
@@ -10,7 +11,7 @@
 #include "base/status.h"
 
 enum { KIND_WEIGHTS, KIND_KV, KIND_STATE, KIND_HOST, KIND_COUNT };
-static const char *const kind_names[KIND_COUNT] = { "weights", "kv", "state", "staging" };
+static const char *const kind_names[KIND_COUNT] = {"weights", "kv", "state", "staging"};
 
 static uint32_t add_buffer(struct kept_plan *plan, const char *name, uint64_t bytes, uint32_t flags)
 {
@@ -19,7 +20,7 @@ static uint32_t add_buffer(struct kept_plan *plan, const char *name, uint64_t by
     if (!grown)
         return 0;
     plan->buffers = grown;
-    grown[plan->n_buffers] = (struct kept_buffer_plan){ name, bytes, flags };
+    grown[plan->n_buffers] = (struct kept_buffer_plan){name, bytes, flags};
     return plan->n_buffers++;
 }
 
@@ -49,10 +50,11 @@ static void place_kind(struct kept_plan *plan, int kind)
             continue;
         uint64_t bytes = kept_plan_align(plan, region->bytes);
         if (region->bytes > plan->profile.max_buffer_bytes) {
-            kept_plan_fail(plan, KEPT_E_UNSUPPORTED,
-                           "region '%s' takes %llu bytes; the device allocates at most %llu at once",
-                           region->name, (unsigned long long)bytes,
-                           (unsigned long long)plan->profile.max_buffer_bytes);
+            kept_plan_fail(
+                plan, KEPT_E_UNSUPPORTED,
+                "region '%s' takes %llu bytes; the device allocates at most %llu at once",
+                region->name, (unsigned long long)bytes,
+                (unsigned long long)plan->profile.max_buffer_bytes);
             return;
         }
         if (buffer == UINT32_MAX ||
@@ -76,10 +78,11 @@ static void place_activations(struct kept_plan *plan)
         lower_bound = bound > lower_bound ? bound : lower_bound;
     }
     if (plan->status == KEPT_OK && bytes > plan->profile.max_buffer_bytes)
-        kept_plan_fail(plan, KEPT_E_UNSUPPORTED,
-                       "activations take %llu bytes; the device allocates at most %llu at once: use a "
-                       "smaller --chunk", (unsigned long long)bytes,
-                       (unsigned long long)plan->profile.max_buffer_bytes);
+        kept_plan_fail(
+            plan, KEPT_E_UNSUPPORTED,
+            "activations take %llu bytes; the device allocates at most %llu at once: use a "
+            "smaller --chunk",
+            (unsigned long long)bytes, (unsigned long long)plan->profile.max_buffer_bytes);
     uint32_t buffer = add_buffer(plan, "activations", bytes, 0);
     for (uint32_t i = 0; i < plan->n_regions && plan->status == KEPT_OK; i++)
         if (plan->regions[i].category == KEPT_CATEGORY_ACTIVATIONS)

@@ -1,8 +1,9 @@
 /* core/plan_fit.c: the verdict.
  *
- * Budget: --memory as a hard cap; else free memory less a margin where it is known; else the device's whole memory less the
- * margin. When a plan does not fit, its neighbours are planned, nearest first: the longest context that fits, the largest chunk that
- * fits, both at once. Each is a whole plan, so its total is a promise too.
+ * Budget: --memory as a hard cap; else free memory less a margin where it is known; else the
+ * device's whole memory less the margin. When a plan does not fit, its neighbours are planned,
+ * nearest first: the longest context that fits, the largest chunk that fits, both at once. Each is
+ * a whole plan, so its total is a promise too.
  */
 #include "core/plan_fit.h"
 
@@ -10,13 +11,14 @@
 #include "base/str.h"
 
 #define DEFAULT_MARGIN_BYTES (256ull << 20)
-#define LEAST_CONTEXT 64u
-#define LEAST_CHUNK 16u
+#define LEAST_CONTEXT        64u
+#define LEAST_CHUNK          16u
 
 static uint64_t budget_of(const struct kept_plan *plan, const char **why)
 {
     uint64_t margin = plan->params.margin_bytes ? plan->params.margin_bytes : DEFAULT_MARGIN_BYTES;
-    uint64_t have = plan->profile.free_bytes ? plan->profile.free_bytes : plan->profile.memory_bytes;
+    uint64_t have =
+        plan->profile.free_bytes ? plan->profile.free_bytes : plan->profile.memory_bytes;
     if (plan->params.memory_bytes) {
         *why = "hard cap asked for";
         return plan->params.memory_bytes;
@@ -48,7 +50,7 @@ static void add_alternative(struct kept_plan *plan, uint32_t context, uint32_t c
 {
     struct kept_alternative_info *grown = kept_plan_grow(
         plan, plan->alternatives, plan->n_alternatives, &plan->cap_alternatives, sizeof *grown);
-    struct kept_strbuf text = { 0 };
+    struct kept_strbuf text = {0};
     if (!grown)
         return;
     plan->alternatives = grown;
@@ -63,7 +65,7 @@ static void add_alternative(struct kept_plan *plan, uint32_t context, uint32_t c
         kept_plan_fail(plan, KEPT_E_HOST_MEMORY, "no memory for an alternative plan");
     else
         grown[plan->n_alternatives++] =
-            (struct kept_alternative_info){ change, total_of(plan, context, chunk) };
+            (struct kept_alternative_info){change, total_of(plan, context, chunk)};
 }
 
 /* The longest context in whole pages that fits with this chunk, by bisection; 0 when none does. */
@@ -97,9 +99,8 @@ void kept_plan_judge(struct kept_plan *plan)
     info->budget_bytes = budget_of(plan, &why);
     info->fits = info->budget_bytes == 0 || info->total_bytes <= info->budget_bytes;
     kept_plan_choose(plan, "budget", why, "%s",
-                     info->budget_bytes
-                         ? kept_format_bytes(text, sizeof text, info->budget_bytes)
-                         : "none");
+                     info->budget_bytes ? kept_format_bytes(text, sizeof text, info->budget_bytes)
+                                        : "none");
     if (info->fits)
         return;
     uint32_t chunk = largest_chunk(plan);
@@ -107,8 +108,8 @@ void kept_plan_judge(struct kept_plan *plan)
         add_alternative(plan, plan->params.context_tokens, chunk);
     uint32_t context = longest_context(plan, plan->params.chunk_tokens);
     if (context >= LEAST_CONTEXT)
-        add_alternative(plan, context, plan->params.chunk_tokens < context
-                                           ? plan->params.chunk_tokens : context);
+        add_alternative(plan, context,
+                        plan->params.chunk_tokens < context ? plan->params.chunk_tokens : context);
     uint32_t small = longest_context(plan, LEAST_CHUNK * 4);
     if (small > context && !chunk)
         add_alternative(plan, small, LEAST_CHUNK * 4 < small ? LEAST_CHUNK * 4 : small);

@@ -1,13 +1,13 @@
-/* core/plan_internal.h: what a plan is made of; shared by the files that make it (plan_*.c, build*.c, pack.c) and the ones
- * that carry it out (load.c, commit.c, session*.c).
+/* core/plan_internal.h: what a plan is made of; shared by the files that make it (plan_*.c,
+ * build*.c, pack.c) and the ones that carry it out (load.c, commit.c, session*.c).
  *
  *   regions   named byte ranges; a call's arguments name regions (kernel/call.h)
  *   buffers   the device allocations, each a list of regions at fixed offsets
  *   weights   which file rows go where: spans, in region order
  *   programs  lists of calls for 1, few and `chunk` rows, cut into pieces of about 50 ms
  *
- * Activation regions belong to one program each; programs never run at once, so they overlay each other in one
- * buffer. Lifetimes are call indices of their program.
+ * Activation regions belong to one program each; programs never run at once, so they overlay each
+ * other in one buffer. Lifetimes are call indices of their program.
  */
 #ifndef KEPT_CORE_PLAN_INTERNAL_H
 #define KEPT_CORE_PLAN_INTERNAL_H
@@ -20,19 +20,21 @@
 #include "tune/tune.h"
 
 #define KEPT_NO_REGION UINT32_MAX
-#define KEPT_SLOT_BLOCK 64u /* slots come in pages of 64; rows of ring layers are evaluated in blocks of 64 */
+#define KEPT_SLOT_BLOCK \
+    64u /* slots come in pages of 64; rows of ring layers are evaluated in blocks of 64 */
 
 /* X(NAME, "name") */
-#define KEPT_CATEGORY_LIST(X)                                                               \
-    X(WEIGHTS, "weights") X(KV, "kv") X(ASSOCIATIVE, "associative") X(EPISODIC, "episodic") \
-    X(SCORER, "scorer") X(ACTIVATIONS, "activations") X(LOGITS, "logits")                   \
-    X(SAMPLER, "sampler") X(STATE, "state") X(STAGING, "staging") X(DRIVER, "driver")
+#define KEPT_CATEGORY_LIST(X)                                                                     \
+    X(WEIGHTS, "weights")                                                                         \
+    X(KV, "kv") X(ASSOCIATIVE, "associative") X(EPISODIC, "episodic") X(SCORER, "scorer")         \
+        X(ACTIVATIONS, "activations") X(LOGITS, "logits") X(SAMPLER, "sampler") X(STATE, "state") \
+            X(STAGING, "staging") X(DRIVER, "driver")
 
 enum kept_category {
 #define X(NAME, name) KEPT_CATEGORY_##NAME,
     KEPT_CATEGORY_LIST(X)
 #undef X
-    KEPT_CATEGORY_COUNT
+        KEPT_CATEGORY_COUNT
 };
 
 struct kept_region {
@@ -41,8 +43,8 @@ struct kept_region {
     uint64_t bytes;
     uint32_t buffer;
     uint64_t offset;
-    int32_t program;             /* activations: index of the program; else -1 */
-    int32_t first_use, last_use; /* activations: calls of the program; else -1 */
+    int32_t program;              /* activations: index of the program; else -1 */
+    int32_t first_use, last_use;  /* activations: calls of the program; else -1 */
     uint32_t span_first, n_spans; /* weights */
 };
 
@@ -52,7 +54,8 @@ struct kept_buffer_plan {
     uint32_t flags; /* KEPT_BUF_… */
 };
 
-/* File rows row_first … +n_rows of a tensor go to offset_bytes of their region: re-laid when it is a matrix, as they are (f32) else. */
+/* File rows row_first … +n_rows of a tensor go to offset_bytes of their region: re-laid when it is
+ * a matrix, as they are (f32) else. */
 struct kept_span {
     const struct kept_gguf_tensor *tensor;
     uint64_t row_first, n_rows;
@@ -60,8 +63,9 @@ struct kept_span {
     bool matrix;
 };
 
-/* One to three file tensors of one format as one matrix for the kernels, cut into pieces that fit a binding. With `paired` the
- * first half of every piece is gate rows and the second half the same rows of up. */
+/* One to three file tensors of one format as one matrix for the kernels, cut into pieces that fit a
+ * binding. With `paired` the first half of every piece is gate rows and the second half the same
+ * rows of up. */
 struct kept_matrix_piece {
     uint32_t region;
     uint32_t row_first, n_rows; /* of the output; paired: of the gate */
@@ -81,10 +85,11 @@ struct kept_layer_plan {
     struct kept_matrix o, down;
     struct kept_matrix gate_up[2]; /* one when paired; two plain ones when the formats differ */
     uint32_t n_gate_up;
-    uint32_t attn_norm, attn_post_norm, ffn_norm, ffn_post_norm, q_norm, k_norm, qkv_bias; /* regions */
+    uint32_t attn_norm, attn_post_norm, ffn_norm, ffn_post_norm, q_norm, k_norm,
+        qkv_bias;              /* regions */
     uint32_t k_slots, v_slots; /* regions */
     uint32_t cap;              /* slots per KV head */
-    bool ring;                 /* window layer: slots are overwritten, rows go in blocks of KEPT_SLOT_BLOCK */
+    bool ring; /* window layer: slots are overwritten, rows go in blocks of KEPT_SLOT_BLOCK */
 };
 
 struct kept_piece {
@@ -124,15 +129,16 @@ struct kept_plan {
 
     struct kept_layer_plan *layers;
     struct kept_matrix head;
-    struct kept_matrix embedding;   /* shares the head's pieces when tied */
+    struct kept_matrix embedding; /* shares the head's pieces when tied */
     uint32_t output_norm;
     uint32_t rope_tables[KEPT_MAX_ROPES];
-    uint32_t rope_hi_rows;          /* rows of the coarse half of a table */
-    uint32_t step, step_host;       /* regions; step_host KEPT_NO_REGION where the host writes step itself */
+    uint32_t rope_hi_rows; /* rows of the coarse half of a table */
+    uint32_t step,
+        step_host; /* regions; step_host KEPT_NO_REGION where the host writes step itself */
     uint32_t logits, logits_host, choice, choice_host;
     struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows */
     uint32_t n_programs;
-    kept_status status;             /* first failure while building; later steps do nothing */
+    kept_status status; /* first failure while building; later steps do nothing */
     struct kept_error *err;
 };
 
@@ -145,14 +151,17 @@ uint32_t kept_plan_add_region(struct kept_plan *plan, enum kept_category categor
                               const char *why, const char *name_fmt, ...) KEPT_PRINTF(5, 6);
 void kept_plan_choose(struct kept_plan *plan, const char *what, const char *why,
                       const char *chosen_fmt, ...) KEPT_PRINTF(4, 5);
-uint64_t kept_plan_align(const struct kept_plan *plan, uint64_t bytes); /* up to the binding alignment, 256 at least */
+uint64_t kept_plan_align(const struct kept_plan *plan,
+                         uint64_t bytes); /* up to the binding alignment, 256 at least */
 
-void kept_plan_weights(struct kept_plan *plan);   /* plan_weights.c: matrices, vectors, spans */
-void kept_plan_slots(struct kept_plan *plan);     /* plan_slots.c: K and V of every layer, rope tables, step */
+void kept_plan_weights(struct kept_plan *plan); /* plan_weights.c: matrices, vectors, spans */
+void kept_plan_slots(
+    struct kept_plan *plan); /* plan_slots.c: K and V of every layer, rope tables, step */
 void kept_build_programs(struct kept_plan *plan); /* build.c: calls and activation regions */
-/* pack.c: offsets of one program's activations; returns the bytes they need together. *lower_bound: alive at once. */
+/* pack.c: offsets of one program's activations; returns the bytes they need together. *lower_bound:
+ * alive at once. */
 uint64_t kept_pack_activations(struct kept_plan *plan, int32_t program, uint64_t *lower_bound);
-void kept_plan_buffers(struct kept_plan *plan);   /* plan_buffers.c: regions into allocations */
+void kept_plan_buffers(struct kept_plan *plan); /* plan_buffers.c: regions into allocations */
 
 /* Words of a rope table, and its contents: see params.h, slot_write. */
 uint64_t kept_rope_table_bytes(const struct kept_rope *rope, uint32_t hi_rows);

@@ -1,7 +1,8 @@
 /* core/plan_slots.c: the slot store of every layer, the rope tables and the step buffer.
  *
- * Full retention: capacity = the context, slot = position. A sliding-window layer is a ring of window + one block of
- * 64, because its rows are written and attended to in blocks of 64: nothing needs `window + chunk` slots.
+ * Full retention: capacity = the context, slot = position. A sliding-window layer is a ring of
+ * window + one block of 64, because its rows are written and attended to in blocks of 64: nothing
+ * needs `window + chunk` slots.
  */
 #include "core/plan_internal.h"
 
@@ -30,17 +31,19 @@ static void plan_layer_slots(struct kept_plan *plan, uint32_t i)
     struct kept_layer_plan *out = &plan->layers[i];
     out->cap = slots_of_layer(plan, layer, &out->ring);
     uint64_t bytes = (uint64_t)out->cap * layer->n_kv * layer->d * 2;
-    const char *why = out->ring ? "f16, ring of the sliding window and one block"
-                                : "f16, one slot a position";
+    const char *why =
+        out->ring ? "f16, ring of the sliding window and one block" : "f16, one slot a position";
     if (bytes > plan->profile.max_binding_bytes || bytes > plan->profile.max_buffer_bytes) {
         uint64_t most = plan->profile.max_binding_bytes < plan->profile.max_buffer_bytes
-                            ? plan->profile.max_binding_bytes : plan->profile.max_buffer_bytes;
-        kept_plan_fail(plan, KEPT_E_UNSUPPORTED,
-                       "the keys of layer %u take %llu bytes at context %u; the device binds at most %llu: "
-                       "use --context %llu or less", i, (unsigned long long)bytes,
-                       plan->params.context_tokens, (unsigned long long)most,
-                       (unsigned long long)(most / (layer->n_kv * layer->d * 2ull) /
-                                            KEPT_SLOT_BLOCK * KEPT_SLOT_BLOCK));
+                            ? plan->profile.max_binding_bytes
+                            : plan->profile.max_buffer_bytes;
+        kept_plan_fail(
+            plan, KEPT_E_UNSUPPORTED,
+            "the keys of layer %u take %llu bytes at context %u; the device binds at most %llu: "
+            "use --context %llu or less",
+            i, (unsigned long long)bytes, plan->params.context_tokens, (unsigned long long)most,
+            (unsigned long long)(most / (layer->n_kv * layer->d * 2ull) / KEPT_SLOT_BLOCK *
+                                 KEPT_SLOT_BLOCK));
         return;
     }
     out->k_slots = kept_plan_add_region(plan, KEPT_CATEGORY_KV, bytes, why, "k.%u", i);
@@ -55,7 +58,8 @@ uint64_t kept_rope_table_bytes(const struct kept_rope *rope, uint32_t hi_rows)
     return ((uint64_t)ROPE_LO_ROWS + hi_rows) * (pairs ? pairs : 1) * 2 * sizeof(float);
 }
 
-static void fill_row(const struct kept_rope *rope, const float *factors, double position, float *row)
+static void fill_row(const struct kept_rope *rope, const float *factors, double position,
+                     float *row)
 {
     for (uint32_t i = 0; i < rope->n_rot / 2; i++) {
         double frequency = pow(rope->base, -2.0 * i / rope->n_rot);
@@ -101,8 +105,9 @@ void kept_plan_slots(struct kept_plan *plan)
     plan->step_host = plan->logits_host = plan->choice_host = KEPT_NO_REGION;
     if (plan->profile.host_visible || !plan->profile.host_buffers_mapped)
         return;
-    plan->step_host = kept_plan_add_region(plan, KEPT_CATEGORY_STAGING, step_bytes,
-                                           "host side of step, copied by the recording", "step.host");
+    plan->step_host =
+        kept_plan_add_region(plan, KEPT_CATEGORY_STAGING, step_bytes,
+                             "host side of step, copied by the recording", "step.host");
     plan->logits_host = kept_plan_add_region(plan, KEPT_CATEGORY_STAGING, rows * shape->n_vocab * 4,
                                              "host side of logits", "logits.host");
     plan->choice_host = kept_plan_add_region(plan, KEPT_CATEGORY_STAGING, rows * 8,

@@ -1,8 +1,9 @@
 /* core/plan_weights.c: which file rows go into which region.
  *
- * A matrix is one region per piece that fits a binding. Tensors that one call multiplies with are stacked when they share
- * format and k: q, k and v; gate and up in pairs (a group of the kernel computes both). Pieces are cut at tiles of 16
- * rows. A tied embedding and head are the same pieces. Vectors (norms, biases) are regions of plain f32.
+ * A matrix is one region per piece that fits a binding. Tensors that one call multiplies with are
+ * stacked when they share format and k: q, k and v; gate and up in pairs (a group of the kernel
+ * computes both). Pieces are cut at tiles of 16 rows. A tied embedding and head are the same
+ * pieces. Vectors (norms, biases) are regions of plain f32.
  */
 #include "core/plan_internal.h"
 
@@ -36,9 +37,9 @@ static void add_stacked(struct kept_plan *plan, uint32_t region, const struct ke
         uint64_t to = first + n < end ? first + n : end;
         if (from < to)
             add_span(plan, region,
-                     (struct kept_span){ tensors[i], from - begin, to - from,
-                                         offset + (from - first) / KEPT_TILE_ROWS * tile_bytes,
-                                         true });
+                     (struct kept_span){tensors[i], from - begin, to - from,
+                                        offset + (from - first) / KEPT_TILE_ROWS * tile_bytes,
+                                        true});
         begin = end;
     }
 }
@@ -48,8 +49,8 @@ static uint64_t rows_of_piece(struct kept_plan *plan, const struct kept_matrix *
                               const char *name)
 {
     const struct kept_profile *device = &plan->profile;
-    uint64_t most = device->max_binding_bytes < device->max_buffer_bytes
-                        ? device->max_binding_bytes : device->max_buffer_bytes;
+    uint64_t most = device->max_binding_bytes < device->max_buffer_bytes ? device->max_binding_bytes
+                                                                         : device->max_buffer_bytes;
     uint64_t tile_bytes = (uint64_t)matrix->record.n_words * 4 * (matrix->paired ? 2 : 1);
     uint64_t rows = most / tile_bytes * KEPT_TILE_ROWS;
     if (rows == 0)
@@ -91,7 +92,8 @@ static void make_matrix(struct kept_plan *plan, const struct kept_gguf_tensor *c
         piece->region = kept_plan_add_region(
             plan, KEPT_CATEGORY_WEIGHTS, paired ? 2 * bytes : bytes,
             out->n_pieces > 1 ? "file bytes, re-laid; cut to what a binding may cover"
-                              : "file bytes, re-laid", "%s%s%s", tensors[0]->name,
+                              : "file bytes, re-laid",
+            "%s%s%s", tensors[0]->name,
             n_tensors > 1 ? (paired ? " + up" : " and its neighbours") : "",
             i > 0 ? " (continued)" : "");
         if (!paired) {
@@ -107,7 +109,7 @@ static void make_matrix(struct kept_plan *plan, const struct kept_gguf_tensor *c
 static void make_qkv(struct kept_plan *plan, const struct kept_layer *layer,
                      struct kept_layer_plan *out)
 {
-    const struct kept_gguf_tensor *tensors[3] = { layer->q, layer->k, layer->v };
+    const struct kept_gguf_tensor *tensors[3] = {layer->q, layer->k, layer->v};
     for (uint32_t i = 0; i < 3 && plan->status == KEPT_OK;) {
         uint32_t n = 1;
         while (i + n < 3 && tensors[i + n]->format == tensors[i]->format &&
@@ -121,7 +123,7 @@ static void make_qkv(struct kept_plan *plan, const struct kept_layer *layer,
 static void make_gate_up(struct kept_plan *plan, const struct kept_layer *layer,
                          struct kept_layer_plan *out)
 {
-    const struct kept_gguf_tensor *tensors[2] = { layer->gate, layer->up };
+    const struct kept_gguf_tensor *tensors[2] = {layer->gate, layer->up};
     bool paired = layer->gate->format == layer->up->format;
     out->n_gate_up = paired ? 1 : 2;
     make_matrix(plan, tensors, paired ? 2 : 1, paired, &out->gate_up[0]);
@@ -141,7 +143,7 @@ static uint32_t make_vector(struct kept_plan *plan, const struct kept_gguf_tenso
                                            "%s", tensors[0]->name);
     uint64_t offset = 0;
     for (uint32_t i = 0; i < n_tensors && plan->status == KEPT_OK; i++) {
-        add_span(plan, region, (struct kept_span){ tensors[i], 0, 1, offset, false });
+        add_span(plan, region, (struct kept_span){tensors[i], 0, 1, offset, false});
         offset += tensors[i]->dims[0] * sizeof(float);
     }
     return region;
@@ -150,7 +152,7 @@ static uint32_t make_vector(struct kept_plan *plan, const struct kept_gguf_tenso
 static void plan_layer(struct kept_plan *plan, const struct kept_layer *layer,
                        struct kept_layer_plan *out)
 {
-    const struct kept_gguf_tensor *biases[3] = { layer->q_bias, layer->k_bias, layer->v_bias };
+    const struct kept_gguf_tensor *biases[3] = {layer->q_bias, layer->k_bias, layer->v_bias};
     out->attn_norm = make_vector(plan, &layer->attn_norm, 1);
     make_qkv(plan, layer, out);
     out->qkv_bias = make_vector(plan, biases, 3);

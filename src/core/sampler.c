@@ -1,8 +1,9 @@
 /* core/sampler.c: from logits to a token, on the host.
  *
- * Candidates are sorted by logit (index breaks ties) as far as the filters need them, so equal inputs give equal choices on every
- * machine. Random numbers come from a counter-based generator keyed by (seed, position): a token's draw does not depend on how many
- * draws were made before it. Source of the mixing function: Steele, Lea and Flood 2014, SplitMix64.
+ * Candidates are sorted by logit (index breaks ties) as far as the filters need them, so equal
+ * inputs give equal choices on every machine. Random numbers come from a counter-based generator
+ * keyed by (seed, position): a token's draw does not depend on how many draws were made before it.
+ * Source of the mixing function: Steele, Lea and Flood 2014, SplitMix64.
  */
 #include "kept/sampler.h"
 
@@ -14,7 +15,7 @@
 #include "base/status.h"
 
 #define DEFAULT_REPEAT_LAST 64u
-#define MAX_REPEAT_LAST 4096u
+#define MAX_REPEAT_LAST     4096u
 
 struct candidate {
     float logit;
@@ -157,8 +158,9 @@ static double uniform_at(uint64_t seed, uint32_t position)
     return (double)(mix(mix(seed) ^ position) >> 11) * 0x1p-53;
 }
 
-/* Moves the candidates that can survive the filters to the front and sorts them; returns how many. A candidate below min-p, or
- * so unlikely that the whole vocabulary of it weighs nothing, never needs sorting. */
+/* Moves the candidates that can survive the filters to the front and sorts them; returns how many.
+ * A candidate below min-p, or so unlikely that the whole vocabulary of it weighs nothing, never
+ * needs sorting. */
 static uint32_t sort_likely(kept_sampler *sampler, float best)
 {
     const struct kept_sampler_params *params = &sampler->params;
@@ -199,7 +201,7 @@ kept_status kept_sampler_choose(kept_sampler *sampler, const float *logits, uint
 {
     uint32_t best = 0;
     for (uint32_t i = 0; i < sampler->n_vocab; i++)
-        sampler->candidates[i] = (struct candidate){ usable(logits[i]), (int32_t)i };
+        sampler->candidates[i] = (struct candidate){usable(logits[i]), (int32_t)i};
     if (sampler->params.repeat_penalty != 1.0f)
         penalise(sampler);
     for (uint32_t i = 1; i < sampler->n_vocab; i++)

@@ -1,9 +1,10 @@
 /* core/session.c: evaluating tokens with the plan's programs.
  *
- * A chunk of n rows takes the smallest program with room for them. Its step buffer (counts, tokens, positions) is
- * written, then its pieces are submitted one by one with a look at the cancel flag in between; a single row goes as one
- * submission, head included. Logits of more rows than the plan holds at once are made by running the head again with
- * another first row: the residual stream stays in place until the next evaluation.
+ * A chunk of n rows takes the smallest program with room for them. Its step buffer (counts, tokens,
+ * positions) is written, then its pieces are submitted one by one with a look at the cancel flag in
+ * between; a single row goes as one submission, head included. Logits of more rows than the plan
+ * holds at once are made by running the head again with another first row: the residual stream
+ * stays in place until the next evaluation.
  */
 #include "core/session_internal.h"
 
@@ -13,7 +14,7 @@
 #include "base/status.h"
 
 #define WAIT_SLICE_NS 1000000000ull
-#define WAIT_SLICES 120 /* two minutes for one piece of about 50 ms: something is wrong */
+#define WAIT_SLICES   120 /* two minutes for one piece of about 50 ms: something is wrong */
 
 kept_status kept_session_run(struct kept_session *session, struct kept_recording *const *recordings,
                              uint32_t n, struct kept_error *err)
@@ -73,7 +74,7 @@ static void set_position(struct kept_session *session, uint32_t position)
 struct chunk {
     uint32_t program, rows;
     const struct kept_eval_params *params;
-    uint32_t done_before; /* tokens of this eval evaluated by earlier chunks */
+    uint32_t done_before;        /* tokens of this eval evaluated by earlier chunks */
     uint32_t out_first, out_end; /* rows whose logits are wanted */
 };
 
@@ -85,7 +86,8 @@ static uint32_t program_for(const kept_plan *plan, uint32_t rows)
     return p;
 }
 
-static kept_status write_step(struct kept_session *session, uint32_t n_words, struct kept_error *err)
+static kept_status write_step(struct kept_session *session, uint32_t n_words,
+                              struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
     uint32_t region = plan->step_host != KEPT_NO_REGION ? plan->step_host : plan->step;
@@ -262,7 +264,7 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
     memmove(session->tokens + session->position, params->tokens,
             params->n_tokens * sizeof *params->tokens);
     while (done < params->n_tokens && status == KEPT_OK) {
-        struct chunk chunk = { .params = params, .done_before = done };
+        struct chunk chunk = {.params = params, .done_before = done};
         uint32_t left = params->n_tokens - done;
         chunk.rows = left < chunk_rows ? left : chunk_rows;
         chunk.program = program_for(session->plan, chunk.rows);
@@ -339,8 +341,8 @@ kept_status kept_session_rewind(kept_session *session, uint32_t position, struct
                          session->position, position);
     if (position != 0 && !can_return_to(session, position))
         return kept_fail(err, KEPT_E_STATE,
-                         "position %u is gone: sliding-window layers have written up to %u", position,
-                         session->written);
+                         "position %u is gone: sliding-window layers have written up to %u",
+                         position, session->written);
     set_position(session, position);
     return KEPT_OK;
 }

@@ -1,9 +1,10 @@
 /* core/session_file.c: a session's tokens and slots in a file.
  *
- * Little-endian. Header, tokens i32 [position], then per layer and KV head the stored positions from `from` (0, or what
- * a ring still holds) up to the end: keys f16 [positions][d], values f16 [positions][d]; an XXH3 of everything at the end. Keys are
- * stored rotated, in plain rows: the file does not depend on the device's word order, capacity or limits. Bound to the model by
- * the hash of its tensors.
+ * Little-endian. Header, tokens i32 [position], then per layer and KV head the stored positions
+ * from `from` (0, or what a ring still holds) up to the end: keys f16 [positions][d], values f16
+ * [positions][d]; an XXH3 of everything at the end. Keys are stored rotated, in plain rows: the
+ * file does not depend on the device's word order, capacity or limits. Bound to the model by the
+ * hash of its tensors.
  */
 #include "core/session_internal.h"
 
@@ -15,7 +16,7 @@
 #include "base/status.h"
 #include "base/str.h"
 
-#define MAGIC 0x5353545045B4u /* arbitrary, with a byte that is not text */
+#define MAGIC   0x5353545045B4u /* arbitrary, with a byte that is not text */
 #define VERSION 1u
 
 struct header {
@@ -122,8 +123,8 @@ static uint64_t file_bytes(const struct kept_session *session)
     const struct kept_shape *shape = session->plan->shape;
     uint64_t n_bytes = sizeof(struct header) + session->position * 4ull + sizeof(uint64_t);
     for (uint32_t i = 0; i < shape->n_layers; i++)
-        n_bytes += (uint64_t)(session->position - first_held(session, i)) *
-                   shape->layers[i].n_kv * shape->layers[i].d * 2 * 2;
+        n_bytes += (uint64_t)(session->position - first_held(session, i)) * shape->layers[i].n_kv *
+                   shape->layers[i].d * 2 * 2;
     return n_bytes;
 }
 
@@ -137,7 +138,7 @@ static kept_status move_all(struct kept_session *session, uint8_t *at, bool savi
     if (!slots)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to copy slots");
     for (uint32_t i = 0; i < shape->n_layers && status == KEPT_OK; i++) {
-        struct head_job job = { session, i, 0, first_held(session, i), slots, NULL, false, saving };
+        struct head_job job = {session, i, 0, first_held(session, i), slots, NULL, false, saving};
         uint64_t row_bytes = shape->layers[i].d * 2ull;
         for (uint32_t h = 0; h < shape->layers[i].n_kv * 2 && status == KEPT_OK; h++) {
             job.head = h / 2;
@@ -181,8 +182,8 @@ static kept_status check_header(const struct kept_session *session, const struct
     if (header->magic != MAGIC)
         return kept_fail(err, KEPT_E_FORMAT, "'%s' is not a session file", path);
     if (header->version != VERSION)
-        return kept_fail(err, KEPT_E_UNSUPPORTED, "'%s' has version %u, this program reads %u", path,
-                         header->version, VERSION);
+        return kept_fail(err, KEPT_E_UNSUPPORTED, "'%s' has version %u, this program reads %u",
+                         path, header->version, VERSION);
     if (header->model_hash != own.model_hash || header->n_layers != own.n_layers ||
         header->n_kv != own.n_kv || header->d != own.d)
         return kept_fail(err, KEPT_E_MISMATCH,
@@ -216,13 +217,14 @@ static kept_status check_file(struct kept_session *session, const uint8_t *bytes
     uint64_t expected = file_bytes(session);
     session->position = before;
     if (expected != n_bytes)
-        return kept_fail(err, KEPT_E_FORMAT, "'%s' has %zu bytes, %u tokens need %llu", path, n_bytes,
-                         header.position, (unsigned long long)expected);
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' has %zu bytes, %u tokens need %llu", path,
+                         n_bytes, header.position, (unsigned long long)expected);
     for (uint32_t i = 0; i < header.position; i++) {
         int32_t token;
         memcpy(&token, bytes + sizeof header + i * 4ull, sizeof token);
         if (token < 0 || (uint32_t)token >= session->plan->shape->n_vocab)
-            return kept_fail(err, KEPT_E_FORMAT, "'%s' has token id %d at position %u", path, token, i);
+            return kept_fail(err, KEPT_E_FORMAT, "'%s' has token id %d at position %u", path, token,
+                             i);
     }
     return KEPT_OK;
 }

@@ -1,5 +1,5 @@
-/* core/session_internal.h: what a session holds; shared by commit.c (makes it), load.c (weights), session.c (evaluates) and
- * session_file.c (saves it). */
+/* core/session_internal.h: what a session holds; shared by commit.c (makes it), load.c (weights),
+ * session.c (evaluates) and session_file.c (saves it). */
 #ifndef KEPT_CORE_SESSION_INTERNAL_H
 #define KEPT_CORE_SESSION_INTERNAL_H
 
@@ -12,19 +12,19 @@
 struct kept_session {
     const kept_plan *plan;
     struct kept_device *device;
-    struct kept_buf **bufs;         /* [plan->n_buffers] */
-    struct kept_kernel **kernels;   /* [n_kernels], each used by any number of calls */
+    struct kept_buf **bufs;       /* [plan->n_buffers] */
+    struct kept_kernel **kernels; /* [n_kernels], each used by any number of calls */
     uint32_t n_kernels, cap_kernels;
     struct kept_recording **recordings[KEPT_MAX_PROGRAMS]; /* [program.n_pieces] */
 
-    int32_t *tokens;                /* [context]: the evaluated ones, then those under evaluation */
+    int32_t *tokens; /* [context]: the evaluated ones, then those under evaluation */
     uint32_t position;
-    uint32_t written;               /* end of the positions whose slots were ever written since the last reset */
-    uint32_t *step;                 /* host copy: header, tokens, positions */
-    float *logits;                  /* host copy, where the device's cannot be mapped; else NULL */
-    bool has_logits;                /* the device holds logits and choice of the last evaluated token */
-    uint32_t last_choice_row;       /* in this row */
-    const float *last_logits;       /* fetched already, or NULL */
+    uint32_t written; /* end of the positions whose slots were ever written since the last reset */
+    uint32_t *step;   /* host copy: header, tokens, positions */
+    float *logits;    /* host copy, where the device's cannot be mapped; else NULL */
+    bool has_logits;  /* the device holds logits and choice of the last evaluated token */
+    uint32_t last_choice_row; /* in this row */
+    const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
 
     uint64_t model_hash, driver_bytes;

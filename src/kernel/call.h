@@ -1,7 +1,8 @@
-/* kernel/call.h: one planned kernel call: which kernel, with which keys, on which regions, with which parameters.
+/* kernel/call.h: one planned kernel call: which kernel, with which keys, on which regions, with
+ * which parameters.
  *
- * core/ and memory/ emit calls against regions (numbers handed out by the plan) before anything is allocated; commit
- * resolves regions to buffers and records the calls on a backend.
+ * core/ and memory/ emit calls against regions (numbers handed out by the plan) before anything is
+ * allocated; commit resolves regions to buffers and records the calls on a backend.
  */
 #ifndef KEPT_KERNEL_CALL_H
 #define KEPT_KERNEL_CALL_H

@@ -1,5 +1,5 @@
-/* tune/tune.c: looks a device up in the tables. Keys are clamped to what the device can run: a group is never larger
- * than its limit. How the rows were found is in docs/measuring.md. */
+/* tune/tune.c: looks a device up in the tables. Keys are clamped to what the device can run: a
+ * group is never larger than its limit. How the rows were found is in docs/measuring.md. */
 #include "tune/tune.h"
 
 #include <string.h>
@@ -10,7 +10,7 @@ struct table_row {
 };
 
 static const struct table_row classes[] = {
-#define KEPT_TUNE(api, type, name, ...) { api, type, { name, __VA_ARGS__ } },
+#define KEPT_TUNE(api, type, name, ...) {api, type, {name, __VA_ARGS__}},
 #include "tune/tables/classes.def"
 #undef KEPT_TUNE
 };
@@ -32,9 +32,9 @@ void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *ou
     while (!matches(classes[i].api, profile->api) || !matches(classes[i].type, profile->type))
         i++; /* the last row matches everything */
     *out = classes[i].tuning;
-    uint32_t *groups[] = { &out->matvec_wg, &out->matmat_wg, &out->norm_wg,  &out->slot_wg,
-                           &out->glu_wg,    &out->argmax_wg, &out->embed_wg, &out->merge_wg,
-                           &out->decode_wg, &out->prefill_wg };
+    uint32_t *groups[] = {&out->matvec_wg, &out->matmat_wg, &out->norm_wg,  &out->slot_wg,
+                          &out->glu_wg,    &out->argmax_wg, &out->embed_wg, &out->merge_wg,
+                          &out->decode_wg, &out->prefill_wg};
     uint32_t most = profile->max_group_lanes ? profile->max_group_lanes : 128;
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
         clamp_group(groups[g], most);

@@ -1,5 +1,5 @@
-/* tune/tune.h: which kernel variant and which key values a device gets. Resolved once per device from its profile;
- * backends receive plain key values and never see these tables. */
+/* tune/tune.h: which kernel variant and which key values a device gets. Resolved once per device
+ * from its profile; backends receive plain key values and never see these tables. */
 #ifndef KEPT_TUNE_TUNE_H
 #define KEPT_TUNE_TUNE_H
 
@@ -7,16 +7,20 @@
 #include "kept/device.h"
 
 struct kept_tuning {
-    const char *name;            /* of the table row, for reports */
-    bool many_by_matvec;         /* products of many columns by matvec with NC columns a group, not by matmat */
+    const char *name; /* of the table row, for reports */
+    bool
+        /* products of many columns by matvec with NC columns a group, not by matmat */
+        many_by_matvec;
     uint32_t matvec_wg, matvec_tr, matvec_nc;
     uint32_t matmat_wg, matmat_bm, matmat_bn;
     uint32_t norm_wg, slot_wg, glu_wg, argmax_wg, embed_wg, merge_wg;
     uint32_t decode_wg, decode_g; /* g: most query heads a pass */
     uint32_t prefill_wg, prefill_g, prefill_bq;
-    uint32_t splits_per_unit_x4;  /* decode splits = units * this / (4 * KV heads), within 1…32 */
-    uint32_t mops_per_unit;       /* million operations a compute unit does in a millisecond, for cutting long work */
-    uint32_t driver_mib;          /* estimate of what the driver takes for itself */
+    uint32_t splits_per_unit_x4; /* decode splits = units * this / (4 * KV heads), within 1…32 */
+    uint32_t
+        /* million operations a compute unit does in a millisecond, for cutting long work */
+        mops_per_unit;
+    uint32_t driver_mib; /* estimate of what the driver takes for itself */
 };
 
 void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *out);

@@ -1,6 +1,7 @@
-/* Injected failures: the n-th host allocation, the n-th device allocation, the n-th submission, for every n until
- * nothing fails any more, from opening a model to the second token. Each must give an error with a message, and leave nothing
- * behind: no live host block, no device byte; and the same device must work afterwards.
+/* Injected failures: the n-th host allocation, the n-th device allocation, the n-th submission, for
+ * every n until nothing fails any more, from opening a model to the second token. Each must give an
+ * error with a message, and leave nothing behind: no live host block, no device byte; and the same
+ * device must work afterwards.
  *
  * test_fault BACKEND MODEL; exit code 77 where the backend has no device.
  */
@@ -25,8 +26,8 @@ static void check(bool ok, const char *what, unsigned n, const struct kept_error
 
 static kept_status evaluate(kept_session *session, kept_sampler *sampler, struct kept_error *err)
 {
-    static const int32_t prompt[] = { 1, 5, 9, 12, 3 };
-    struct kept_eval_params eval = { .tokens = prompt, .n_tokens = 5 };
+    static const int32_t prompt[] = {1, 5, 9, 12, 3};
+    struct kept_eval_params eval = {.tokens = prompt, .n_tokens = 5};
     int32_t token = 0;
     kept_status status = kept_session_eval(session, &eval, err);
     if (status == KEPT_OK)
@@ -46,8 +47,8 @@ static kept_status whole_way(const char *path, kept_device *device, struct kept_
     kept_session *session = NULL;
     kept_sampler *sampler = NULL;
     struct kept_profile profile;
-    struct kept_sampler_params sampling = { .temperature = 0.5f };
-    struct kept_plan_params params = { .context_tokens = 64, .chunk_tokens = 16 };
+    struct kept_sampler_params sampling = {.temperature = 0.5f};
+    struct kept_plan_params params = {.context_tokens = 64, .chunk_tokens = 16};
     kept_device_profile(device, &profile);
     kept_status status = kept_model_open(path, NULL, &model, err);
     if (status == KEPT_OK)
@@ -106,7 +107,7 @@ static uint64_t count_submit(const kept_device *device)
 
 static void fail_each(const struct kind *kind, const char *path, kept_device *device)
 {
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     uint64_t before = kind->count(device), n_survived = 0;
     check(whole_way(path, device, &err) == KEPT_OK, "the way without failures", 0, &err);
     uint64_t chances = kind->count(device) - before;
@@ -132,20 +133,20 @@ static void fail_each(const struct kind *kind, const char *path, kept_device *de
 
 int main(int argc, char **argv)
 {
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     kept_device *device;
     char choice[256];
     if (argc != 3)
         return 2;
-    struct kept_device_options options = { .n_threads = 1 };
+    struct kept_device_options options = {.n_threads = 1};
     kept_status status = kept_device_create(argv[1], &options, &device, choice, &err);
     if (status != KEPT_OK) {
         fprintf(stderr, "skipped: %s\n", err.message);
         return status == KEPT_E_NO_DEVICE ? SKIP : 1;
     }
-    static const struct kind device_memory = { "device allocations", arm_device, count_device };
-    static const struct kind submissions = { "submissions", arm_submit, count_submit };
-    static const struct kind host_memory = { "host allocations", arm_host, count_host };
+    static const struct kind device_memory = {"device allocations", arm_device, count_device};
+    static const struct kind submissions = {"submissions", arm_submit, count_submit};
+    static const struct kind host_memory = {"host allocations", arm_host, count_host};
     fail_each(&device_memory, argv[2], device);
     fail_each(&submissions, argv[2], device);
     if (strcmp(argv[1], "cpu") == 0) /* the same library code runs on every backend */

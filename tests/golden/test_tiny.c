@@ -1,6 +1,7 @@
-/* Tiny models of both families in every weight format, through the whole library on one backend, against logits of an
- * independent implementation (tests/golden/README.md): prefill in several chunkings, decode one by one, rewind, save and
- * load; and the plan's promises: planned = actual, no allocation after commit, activations near their lower bound.
+/* Tiny models of both families in every weight format, through the whole library on one backend,
+ * against logits of an independent implementation (tests/golden/README.md): prefill in several
+ * chunkings, decode one by one, rewind, save and load; and the plan's promises: planned = actual,
+ * no allocation after commit, activations near their lower bound.
  *
  * test_tiny BACKEND FOLDER; exit code 77 where the backend has no device.
  */
@@ -12,10 +13,11 @@
 #include "kept/kept.h"
 
 #define SKIP 77
-/* Rounding K and V to f16 moves log-probabilities of these models by at most 0.02 and their mean KL by 2e-6; a different
- * order of f32 sums can flip such roundings, so the same bounds hold between our own paths. */
+/* Rounding K and V to f16 moves log-probabilities of these models by at most 0.02 and their mean KL
+ * by 2e-6; a different order of f32 sums can flip such roundings, so the same bounds hold between
+ * our own paths. */
 #define LOGPROB_BOUND 0.02
-#define KL_BOUND 1e-5
+#define KL_BOUND      1e-5
 
 struct golden {
     int32_t n_tokens, n_vocab;
@@ -53,8 +55,10 @@ static bool must(kept_status status, const struct kept_error *err, const char *m
 static bool read_golden(const char *path, struct golden *out)
 {
     FILE *file = fopen(path, "rb");
-    bool ok = file && fread(&out->n_tokens, 4, 1, file) == 1 && fread(&out->n_vocab, 4, 1, file) == 1;
-    if (ok && out->n_tokens > 0 && out->n_tokens < 4096 && out->n_vocab > 0 && out->n_vocab < 65536) {
+    bool ok =
+        file && fread(&out->n_tokens, 4, 1, file) == 1 && fread(&out->n_vocab, 4, 1, file) == 1;
+    if (ok && out->n_tokens > 0 && out->n_tokens < 4096 && out->n_vocab > 0 &&
+        out->n_vocab < 65536) {
         size_t n = (size_t)out->n_tokens * (size_t)out->n_vocab;
         out->ids = malloc((size_t)out->n_tokens * 4);
         out->logits = malloc(n * 4);
@@ -98,7 +102,8 @@ static void compare(const struct golden *golden, const float *got, int first, in
     bool ok = kl / n <= KL_BOUND && worst <= LOGPROB_BOUND;
     check(ok, model, what);
     if (!ok)
-        fprintf(stderr, "  mean KL %.3g, worst log-probability %.3g over %d rows\n", kl / n, worst, n);
+        fprintf(stderr, "  mean KL %.3g, worst log-probability %.3g over %d rows\n", kl / n, worst,
+                n);
 }
 
 struct collect {
@@ -117,12 +122,11 @@ static void collect(void *user, uint32_t first, uint32_t n_rows, const float *lo
 static bool open_run(const char *path, uint32_t context, uint32_t chunk, uint32_t logits_rows,
                      struct run *out)
 {
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     struct kept_profile profile;
-    struct kept_plan_params params = { .context_tokens = context,
-                                       .chunk_tokens = chunk,
-                                       .logits_rows = logits_rows };
-    *out = (struct run){ 0 };
+    struct kept_plan_params params = {
+        .context_tokens = context, .chunk_tokens = chunk, .logits_rows = logits_rows};
+    *out = (struct run){0};
     kept_device_profile(device, &profile);
     return must(kept_model_open(path, NULL, &out->model, &err), &err, path, "open") &&
            must(kept_plan_create(out->model, &profile, &params, &out->plan, &err), &err, path,
@@ -156,14 +160,14 @@ static void prefill_in_chunks(const char *path, const struct golden *golden, flo
                               uint32_t chunk, uint32_t logits_rows)
 {
     struct run run;
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     char what[64];
     snprintf(what, sizeof what, "prefill in chunks of %u, %u rows of logits", chunk, logits_rows);
-    struct collect into = { got, golden->n_vocab, 0 };
-    struct kept_eval_params eval = { .tokens = golden->ids,
-                                     .n_tokens = (uint32_t)golden->n_tokens,
-                                     .on_logits = collect,
-                                     .logits_user = &into };
+    struct collect into = {got, golden->n_vocab, 0};
+    struct kept_eval_params eval = {.tokens = golden->ids,
+                                    .n_tokens = (uint32_t)golden->n_tokens,
+                                    .on_logits = collect,
+                                    .logits_user = &into};
     if (open_run(path, 192, chunk, logits_rows, &run) &&
         must(kept_session_eval(run.session, &eval, &err), &err, path, what)) {
         compare(golden, got, 0, golden->n_tokens, path, what);
@@ -175,10 +179,10 @@ static void prefill_in_chunks(const char *path, const struct golden *golden, flo
 static bool decode(const struct run *run, const struct golden *golden, int from, int to, float *got,
                    const char *path)
 {
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     for (int i = from; i < to; i++) {
         const float *logits;
-        struct kept_eval_params eval = { .tokens = &golden->ids[i], .n_tokens = 1 };
+        struct kept_eval_params eval = {.tokens = &golden->ids[i], .n_tokens = 1};
         if (!must(kept_session_eval(run->session, &eval, &err), &err, path, "decode") ||
             !must(kept_session_logits(run->session, &logits, &err), &err, path, "logits"))
             return false;
@@ -190,20 +194,21 @@ static bool decode(const struct run *run, const struct golden *golden, int from,
 
 static bool prefill(const struct run *run, const struct golden *golden, int to, const char *path)
 {
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     uint32_t done = kept_session_position(run->session);
-    struct kept_eval_params eval = { .tokens = golden->ids + done, .n_tokens = (uint32_t)to - done };
+    struct kept_eval_params eval = {.tokens = golden->ids + done, .n_tokens = (uint32_t)to - done};
     return must(kept_session_eval(run->session, &eval, &err), &err, path, "prefill");
 }
 
 static void check_choice(const struct run *run, const float *last, int n_vocab, const char *path)
 {
-    struct kept_error err = { 0 };
-    struct kept_sampler_params params = { 0 };
+    struct kept_error err = {0};
+    struct kept_sampler_params params = {0};
     kept_sampler *sampler;
     int32_t token = -1;
     int best = 0;
-    if (!must(kept_sampler_create(&params, (uint32_t)n_vocab, &sampler, &err), &err, path, "sampler"))
+    if (!must(kept_sampler_create(&params, (uint32_t)n_vocab, &sampler, &err), &err, path,
+              "sampler"))
         return;
     if (must(kept_session_sample(run->session, sampler, &token, &err), &err, path, "sample")) {
         for (int i = 1; i < n_vocab; i++)
@@ -213,12 +218,13 @@ static void check_choice(const struct run *run, const float *last, int n_vocab, 
     kept_sampler_destroy(&sampler);
 }
 
-/* Decode one by one, rewind and decode again, save, load into a session with other limits, go on. */
+/* Decode one by one, rewind and decode again, save, load into a session with other limits, go on.
+ * */
 static void decode_rewind_save(const char *path, const struct golden *golden, float *got,
                                const char *session_path)
 {
     struct run run;
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     int n = golden->n_tokens, half = n / 2;
     if (open_run(path, 192, 32, 1, &run) && prefill(&run, golden, half, path) &&
         decode(&run, golden, half, n, got, path)) {
@@ -250,7 +256,7 @@ static void decode_rewind_save(const char *path, const struct golden *golden, fl
 static void check_model(const char *folder, const char *name, const char *session_path)
 {
     char path[1024], logits[1024];
-    struct golden golden = { 0 };
+    struct golden golden = {0};
     snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
     snprintf(logits, sizeof logits, "%s/%s.logits", folder, name);
     bool ok = read_golden(logits, &golden);
@@ -269,13 +275,13 @@ static void check_model(const char *folder, const char *name, const char *sessio
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = { "tiny-llama-plain", "tiny-llama-legacy", "tiny-llama-k",
-                                         "tiny-gemma3" };
-    struct kept_error err = { 0 };
+    static const char *const names[] = {"tiny-llama-plain", "tiny-llama-legacy", "tiny-llama-k",
+                                        "tiny-gemma3"};
+    struct kept_error err = {0};
     char choice[256], session_path[128];
     if (argc != 3)
         return 2;
-    struct kept_device_options options = { .validate = strcmp(argv[1], "vulkan") == 0 };
+    struct kept_device_options options = {.validate = strcmp(argv[1], "vulkan") == 0};
     kept_status status = kept_device_create(argv[1], &options, &device, choice, &err);
     if (status != KEPT_OK) {
         fprintf(stderr, "skipped: %s\n", err.message);

@@ -1,8 +1,10 @@
-/* core/arch/arch.c: the table of model families, and the readers that family files are written with.
+/* core/arch/arch.c: the table of model families, and the readers that family files are written
+ * with.
  *
- * A family file only says what differs: where its keys deviate, which norms it has, how it rotates. Everything that a
- * damaged or hostile file could get wrong is checked here: missing keys, numbers out of range, missing tensors, wrong
- * shapes, formats without kernels, sizes that the kernels cannot take. */
+ * A family file only says what differs: where its keys deviate, which norms it has, how it rotates.
+ * Everything that a damaged or hostile file could get wrong is checked here: missing keys, numbers
+ * out of range, missing tensors, wrong shapes, formats without kernels, sizes that the kernels
+ * cannot take. */
 #include "core/arch/arch.h"
 
 #include <math.h>
@@ -12,8 +14,8 @@
 #include "base/str.h"
 
 static const struct kept_arch families[] = {
-    { "llama", kept_arch_llama },
-    { "gemma3", kept_arch_gemma3 },
+    {"llama", kept_arch_llama},
+    {"gemma3", kept_arch_gemma3},
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 
@@ -208,12 +210,13 @@ void kept_arch_read_decoder(struct kept_arch_reader *in, struct kept_shape *out)
     else if (!head_size_supported(d) || kept_arch_u32_or(in, "attention.value_length", d) != d)
         kept_arch_fail(in, KEPT_E_UNSUPPORTED,
                        "heads of %u (keys) and %u (values) elements; 32, 64, 96, 128, 192 and 256 "
-                       "are supported, alike for both", d,
-                       kept_arch_u32_or(in, "attention.value_length", d));
+                       "are supported, alike for both",
+                       d, kept_arch_u32_or(in, "attention.value_length", d));
     else if (out->n_embd % 32 != 0 || n_ff % 32 != 0)
         kept_arch_fail(in, KEPT_E_UNSUPPORTED,
                        "embedding of %u and feed-forward of %u elements; multiples of 32 are "
-                       "supported", out->n_embd, n_ff);
+                       "supported",
+                       out->n_embd, n_ff);
     out->layers = kept_arena_array(in->arena, out->n_layers, sizeof *out->layers);
     if (!out->layers)
         kept_arch_fail(in, KEPT_E_HOST_MEMORY, "no memory for %u layers", out->n_layers);
@@ -233,7 +236,7 @@ kept_status kept_shape_read(const struct kept_gguf *gguf, struct kept_arena *are
                             struct kept_shape *out, struct kept_error *err)
 {
     struct kept_text name;
-    struct kept_shape shape = { 0 };
+    struct kept_shape shape = {0};
 
     if (!kept_gguf_text(gguf, "general.architecture", &name))
         return kept_fail(err, KEPT_E_FORMAT, "the file has no string 'general.architecture'");
@@ -241,14 +244,14 @@ kept_status kept_shape_read(const struct kept_gguf *gguf, struct kept_arena *are
         if (strlen(families[i].name) != name.n_bytes ||
             memcmp(families[i].name, name.bytes, name.n_bytes) != 0)
             continue;
-        struct kept_arch_reader in = { gguf, families[i].name, arena, err, KEPT_OK };
+        struct kept_arch_reader in = {gguf, families[i].name, arena, err, KEPT_OK};
         shape.family = families[i].name;
         families[i].read(&in, &shape);
         if (in.status == KEPT_OK)
             *out = shape;
         return in.status;
     }
-    struct kept_strbuf known = { 0 };
+    struct kept_strbuf known = {0};
     for (size_t i = 0; i < N_FAMILIES; i++)
         kept_strbuf_printf(&known, "%s%s", i ? ", " : "", families[i].name);
     kept_fail(err, KEPT_E_UNSUPPORTED, "model family '%.*s' is not supported; these are: %s",

@@ -1,8 +1,8 @@
 /* core/arch/gemma3.c: Gemma 3 (text).
  *
- * Pre- and post-norms around both blocks, RMS-normalised q and k heads, gated GELU (tanh form), embedding scaled by
- * sqrt(n_embd), five sliding-window layers to each global one with a RoPE base of their own.
- * Source: Gemma 3 technical report, 2025, section 2.
+ * Pre- and post-norms around both blocks, RMS-normalised q and k heads, gated GELU (tanh form),
+ * embedding scaled by sqrt(n_embd), five sliding-window layers to each global one with a RoPE base
+ * of their own. Source: Gemma 3 technical report, 2025, section 2.
  */
 #include "core/arch/arch.h"
 
@@ -10,8 +10,8 @@
 
 #include "kernel/params.h"
 
-#define GLOBAL_EVERY 6u      /* layers 5, 11, 17 … attend to everything */
-#define LOCAL_BASE 10000.0
+#define GLOBAL_EVERY 6u /* layers 5, 11, 17 … attend to everything */
+#define LOCAL_BASE   10000.0
 enum { ROPE_GLOBAL, ROPE_LOCAL };
 
 void kept_arch_gemma3(struct kept_arch_reader *in, struct kept_shape *out)
@@ -44,7 +44,8 @@ void kept_arch_gemma3(struct kept_arch_reader *in, struct kept_shape *out)
         layer->activation = KEPT_ACT_GELU;
         layer->q_norm = kept_arch_need(in, (int)i, "attn_q_norm.weight", layer->d, 0);
         layer->k_norm = kept_arch_need(in, (int)i, "attn_k_norm.weight", layer->d, 0);
-        layer->attn_post_norm = kept_arch_need(in, (int)i, "post_attention_norm.weight", out->n_embd, 0);
+        layer->attn_post_norm =
+            kept_arch_need(in, (int)i, "post_attention_norm.weight", out->n_embd, 0);
         layer->ffn_post_norm = kept_arch_need(in, (int)i, "post_ffw_norm.weight", out->n_embd, 0);
     }
 }

@@ -1,7 +1,8 @@
 /* core/arch/llama.c: Llama and the models that share its shape (SmolLM2, TinyLlama, Mistral).
  *
- * Pre-norm decoder, grouped-query attention, gated SiLU feed-forward. The file's q and k rows are permuted so that
- * rotated pairs are adjacent. Source: Touvron et al. 2023; the scaling of Llama 3.1 arrives as the tensor rope_freqs.
+ * Pre-norm decoder, grouped-query attention, gated SiLU feed-forward. The file's q and k rows are
+ * permuted so that rotated pairs are adjacent. Source: Touvron et al. 2023; the scaling of Llama
+ * 3.1 arrives as the tensor rope_freqs.
  */
 #include "core/arch/arch.h"
 #include "kernel/params.h"
