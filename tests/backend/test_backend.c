@@ -167,7 +167,7 @@ static void test_list(void **state)
     (void)state;
     struct kept_device_desc all[16];
     char why[160];
-    uint32_t n, again;
+    uint32_t n;
     assert_ok(kept_backend_list(ops, NULL, all, 16, &n, why, err));
     assert_true(n >= 1);
     for (uint32_t i = 0; i < n && i < 16; i++) {
@@ -179,8 +179,6 @@ static void test_list(void **state)
         assert_true(!all[i].usable || all[i].memory_bytes > 0);
         assert_true(all[i].free_bytes <= all[i].memory_bytes);
     }
-    assert_ok(kept_backend_list(ops, NULL, all, 0, &again, why, err));
-    assert_int_equal(again, n);
 
     struct kept_device *none = (struct kept_device *)&n;
     struct kept_error fail = {0};
@@ -201,7 +199,7 @@ static void test_caps(void **state)
     assert_true(caps->max_group_lanes >= 1);
     assert_true(caps->subgroup_min <= caps->subgroup_max);
     assert_true(caps->vector_width == 1 || caps->vector_width == 16);
-    assert_true(caps->host_visible == (caps->staging_bytes == 0));
+    assert_true(!caps->host_visible || caps->staging_bytes == 0);
     assert_true(!params.mask_host_visible || !caps->host_visible || ops != &kept_backend_vulkan);
     struct kept_memory_info info;
     assert_ok(kept_device_memory(device, &info, err));
@@ -212,6 +210,7 @@ static void test_buffers(void **state)
 {
     (void)state;
     static const uint32_t flags[] = {0, KEPT_BUF_HOST};
+    const struct kept_caps *caps = &device->caps;
     static const uint64_t sizes[] = {4, 4096, (9u << 20) + 4}; /* the last in three pieces */
     for (size_t f = 0; f < 2; f++)
         for (size_t s = 0; s < 3; s++) {
@@ -219,7 +218,10 @@ static void test_buffers(void **state)
             struct kept_buf *buf;
             assert_ok(kept_buf_create(device, "test", n, flags[f], &buf, err));
             assert_int_equal(device->allocated_bytes, before + n);
-            assert_true(flags[f] == 0 || buf->host != NULL);
+            if (flags[f] == KEPT_BUF_HOST)
+                assert_true((buf->host != NULL) == caps->host_buffers_mapped);
+            else
+                assert_true((buf->host != NULL) == caps->host_visible);
             unsigned char *bytes = malloc(n), *back = malloc(n);
             memset(back, 1, n);
             memset(bytes, 0, n);
@@ -663,7 +665,8 @@ int main(int argc, char **argv)
     char why[160] = "";
     uint32_t n = 0;
     struct kept_error fail;
-    if (kept_backend_list(ops, NULL, NULL, 0, &n, why, &fail) != KEPT_OK) {
+    struct kept_device_desc first;
+    if (kept_backend_list(ops, NULL, &first, 1, &n, why, &fail) != KEPT_OK) {
         fprintf(stderr, "%s\n", fail.message);
         return 1;
     }

@@ -296,6 +296,7 @@ static void fill_caps(struct vk_card *card, const struct queried *q)
         caps->subgroup_min = caps->subgroup_max = q->subgroup.subgroupSize;
     caps->compute_units = compute_units(card, q);
     caps->host_visible = card->device_mappable;
+    caps->host_buffers_mapped = true;
     caps->subgroup_ops = (q->subgroup.supportedStages & VK_SHADER_STAGE_COMPUTE_BIT) != 0 &&
                          (q->subgroup.supportedOperations & wanted) == wanted;
     caps->int_dot = q->dot.integerDotProduct4x8BitPackedSignedAccelerated == VK_TRUE;

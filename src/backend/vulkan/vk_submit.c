@@ -95,10 +95,8 @@ kept_status vk_timestamps(struct kept_device *base, uint64_t *ns, uint32_t cap, 
     double period = (double)device->card.props.limits.timestampPeriod;
     uint32_t at = 0;
     for (struct vk_recording *rec = device->profiled; rec != NULL; rec = rec->next_profiled) {
-        for (uint32_t i = 0; i < rec->n_timed; i++, at++) {
+        for (uint32_t i = 0; i < rec->n_timed && at < cap; i++, at++) {
             uint64_t pair[2];
-            if (at >= cap)
-                continue;
             VkResult r = device->fn.vkGetQueryPoolResults(device->handle, rec->queries, 2 * i, 2,
                                                           sizeof pair, pair, sizeof pair[0],
                                                           VK_QUERY_RESULT_64_BIT);
