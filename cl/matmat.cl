@@ -37,13 +37,16 @@ static void step_product(const float16 *w, uint n, __global const float *const x
                          float16 *acc)
 {
     float16 a[COLS];
+#pragma unroll
     for (uint c = 0; c < COLS; c++)
         a[c] = acc[c];
     for (uint i = 0; i < n; i++) {
         float16 v = w[i];
+#pragma unroll
         for (uint c = 0; c < COLS; c++)
-            a[c] = mad(v, (float16)(x[c][at + i]), a[c]);
+            a[c] = MAC(v, (float16)(x[c][at + i]), a[c]);
     }
+#pragma unroll
     for (uint c = 0; c < COLS; c++)
         acc[c] = a[c];
 }
@@ -156,7 +159,7 @@ static void load_a(__local float *a, __global const uint *weights,
                                       p->h_words, p->s_words, p->d_words, r % 16);
         float s, o, v[4];
         run_scale(&w, 2 * u + h, &s, &o);
-        __attribute__((opencl_unroll_hint(4)))
+#pragma unroll
         for (uint i = 0; i < 4; i++) {
             run_values(&w, 2 * u + h, i, s, o, v);
             for (uint j = 0; j < 4; j++)
@@ -201,8 +204,9 @@ __kernel KEPT_GROUP void matmat(__global const uint *weights, __global const flo
         for (uint i = 0; i < 32; i++) {
             for (uint m = 0; m < MATRICES; m++) {
                 float4 av = vload4(0, a + (m * 32 + i) * BM + rl * TM);
+#pragma unroll
                 for (uint c = 0; c < TN; c++)
-                    acc[m][c] = mad(av, (float4)(b[i * (BN + 1) + cl + c]), acc[m][c]);
+                    acc[m][c] = MAC(av, (float4)(b[i * (BN + 1) + cl + c]), acc[m][c]);
             }
         }
         SYNC();

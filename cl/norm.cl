@@ -21,7 +21,7 @@ static float squares(__global const float *v, uint k)
     float16 sum = 0.0f;
     for (uint i = LID; i < k / 16; i += WG) {
         float16 a = vload16(i, v);
-        sum = mad(a, a, sum);
+        sum = MAC(a, a, sum);
     }
     return sum16(sum);
 }
