@@ -67,7 +67,7 @@ uint column4(uint c, uint live)
 
 // One column: blocks b of a loaded step, products of the raw quants.
 void block_one(uint q[NT][KEPT_STEP_Q], uint hb[NT][KEPT_STEP_H], uint s[NT][KEPT_SCALE_WORDS],
-               uint i, uint part, uint x_at)
+               uint i, uint part, uint x_at, uint sums_at)
 {
     uint b = i * KEPT_STEP + part;
     vec4 x[8];
@@ -75,8 +75,7 @@ void block_one(uint q[NT][KEPT_STEP_Q], uint hb[NT][KEPT_STEP_H], uint s[NT][KEP
         x[j] = x4[x_at + 8u * b + j];
     }
 #if !KEPT_IS_FLOAT
-    uint sums_at = 4u * x_at + p.k + 2u * b;
-    vec2 sums = vec2(x1[sums_at], x1[sums_at + 1u]);
+    vec2 sums = x2[sums_at + b];
 #endif
     [[unroll]] for (uint t = 0u; t < NT; t++) {
         vec4 lo = vec4(0.0), hi = vec4(0.0);
@@ -103,6 +102,7 @@ void block_one(uint q[NT][KEPT_STEP_Q], uint hb[NT][KEPT_STEP_H], uint s[NT][KEP
 void run_one(uint slice, uint x_at)
 {
     uint n_blocks = p.k >> 5, n_steps = (n_blocks + KEPT_STEP - 1u) / KEPT_STEP;
+    uint sums_at = 2u * x_at + (p.k >> 1); // in pairs
     uint s[NT][KEPT_SCALE_WORDS], q[NT][KEPT_STEP_Q], hb[NT][KEPT_STEP_H];
     for (uint first = slice * SHARED_STEPS; first < n_steps; first += SLICES * SHARED_STEPS) {
         [[unroll]] for (uint t = 0u; t < NT; t++) {
@@ -114,7 +114,7 @@ void run_one(uint slice, uint x_at)
             }
             [[unroll]] for (uint part = 0u; part < KEPT_STEP; part++) {
                 if (KEPT_IS_K || i * KEPT_STEP + part < n_blocks) {
-                    block_one(q, hb, s, i, part, x_at);
+                    block_one(q, hb, s, i, part, x_at, sums_at);
                 }
             }
         }
@@ -128,7 +128,8 @@ void run_many(uint slice, uint live)
     [[unroll]] for (uint c = 0u; c < NC; c++) {
         x_at[c] = column4(c, live);
     }
-    for (uint i = slice; i < p.k >> 4; i += SLICES) {
+    uint n_halves = p.k >> 4;
+    for (uint i = slice; i < n_halves; i += SLICES) {
         vec4 w[NT][4];
         [[unroll]] for (uint t = 0u; t < NT; t++) {
             kept_half16(record[t], row_of[t], i >> 1, i & 1u, w[t]);
@@ -226,9 +227,10 @@ void main()
     uint thread = gl_LocalInvocationID.x, live = KEPT_LIVE_ROWS(p);
     uint lane = thread % LANES, slice = thread / LANES;
     if (gl_WorkGroupID.x * TR >= n_tiles() || gl_WorkGroupID.y * NC >= live ||
-        (column4(NC - 1u, live) + (p.k >> 2)) * 4u + (p.k >> 4) > uint(x1.length())) {
+        (column4(NC - 1u, live) + (p.k >> 2)) * 2u + (p.k >> 5) > uint(x2.length())) {
         return;
     }
+    kept_planes_load();
     [[unroll]] for (uint t = 0u; t < NT; t++) {
         place(t, lane);
     }

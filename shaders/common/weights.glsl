@@ -5,11 +5,10 @@
 // and binding 0.
 //
 // Two ways to read, both per row:
-//   kept_half16(record, row, b, h, v)   16 dequantised elements: half h of block b (32 elements). One load of 4 words,
-//                                       plus scales. For loaders (matmat, embed) and for many
-//                                       columns.
-//   kept_step_…                         a step of KEPT_STEP blocks is loaded raw, then unpacked block by block: every
-//                                       word is read once. For one column (matvec).
+//   kept_half16   16 dequantised elements: half h of block b (32 elements). One load of 4 words, plus
+//                 scales. For loaders (matmat, embed) and for many columns.
+//   kept_step_…   a step of KEPT_STEP blocks is loaded raw, then unpacked block by block: every word is
+//                 read once. For one column (matvec).
 // Elements are value = (q - KEPT_BIAS) * scale + offset, with q = four bytes of a word as floats (a
 // quad).
 
