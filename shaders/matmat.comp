@@ -121,6 +121,7 @@ void main()
             uint(x4.length())) {
         return;
     }
+    kept_planes_load();
     [[unroll]] for (uint i = 0u; i < PARTS * CT; i++) {
         acc[i] = vec4(0.0);
     }
