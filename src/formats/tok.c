@@ -201,7 +201,8 @@ static kept_status check_id(const struct kept_tokenizer *tok, int32_t id, struct
 {
     if (in_range(tok, id))
         return KEPT_OK;
-    return kept_fail(err, KEPT_E_ARGUMENT, "token id %d is not one of 0…%u", id, tok->n_tokens - 1);
+    return kept_fail(err, KEPT_E_ARGUMENT, "token id %d is not one of 0 to %u", id,
+                     tok->n_tokens - 1);
 }
 
 const char *kept_tokenizer_piece(const kept_tokenizer *tok, int32_t id, uint32_t flags,

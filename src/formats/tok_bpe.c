@@ -298,7 +298,7 @@ static kept_status encode_word(struct kept_tok_work *work, const char *word, siz
     return kept_tok_merge(work, join);
 }
 
-/* Finds the next match of pattern i in text[from…]; *begin = *end = n_bytes when there is none. */
+/* Finds the next match of pattern i from there on; *begin = *end = n_bytes when there is none. */
 static kept_status next_match(struct kept_tok_work *work, size_t i, const char *text,
                               size_t n_bytes, size_t from, size_t *begin, size_t *end)
 {

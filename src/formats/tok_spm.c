@@ -144,9 +144,10 @@ static kept_status load_bytes(struct kept_tokenizer *tok, struct kept_error *err
         const char *text = kept_tok_string(&tok->texts, id, &n_bytes);
         int32_t byte = parse_byte_token(text, n_bytes);
         if (byte < 0)
-            return kept_fail(err, KEPT_E_FORMAT,
-                             "token %d is a byte token, but its text \"%.*s\" is not <0x00>…<0xFF>",
-                             id, (int)n_bytes, text);
+            return kept_fail(
+                err, KEPT_E_FORMAT,
+                "token %d is a byte token, but its text \"%.*s\" is not of the form <0x00>", id,
+                (int)n_bytes, text);
         tok->bytes[byte] = id;
         n_found++;
     }
