@@ -36,7 +36,7 @@ const uint SLICES = WG < 16u ? 1u : WG / 16u;
 const uint RL = 16u / LANES;                 // rows of a tile a lane has
 const uint PARTS = KEPT_PARTS;
 const uint NT = TR * PARTS * RL;             // (tile, part, row) a thread works on
-const uint SHARED_STEPS = ORDER == KEPT_VECTOR ? KEPT_STEPS_SHARED : 1u;
+const uint SHARED_STEPS = WG < 16u || ORDER == KEPT_VECTOR ? KEPT_STEPS_SHARED : 1u;
 
 shared float reduce[SLICES > 1u ? WG * NT * NC : (PARTS == 2u ? 16u * TR * NC : 1u)];
 
