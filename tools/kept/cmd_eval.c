@@ -1,0 +1,253 @@
+/* cmd_eval.c: kept eval: perplexity as llama-perplexity measures it, and raw logits for developers.
+ *
+ * The text is cut into chunks of --context tokens. Each is evaluated from an empty context, its first token replaced
+ * by BOS where the model adds one, and the tokens after its middle are scored: positions context/2 … context-2 predict
+ * the next one. The last token predicts nothing that is scored, so it is not evaluated.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+#include "engine.h"
+#include "eval_score.h"
+#include "json_out.h"
+#include "terminal.h"
+
+#define DEFAULT_CONTEXT 512u
+#define DEFAULT_LOGITS  512u
+#define LOGITS_ROWS     32u
+#define STREAM_STEP     512u /* tokens between entries of the running list of a stream */
+
+struct job {
+    struct cli_engine engine;
+    struct cli_buffer text;
+    struct cli_tokens tokens;
+    struct cli_score score;
+    const int32_t *chunk; /* tokens under evaluation: position p is chunk[p] */
+    uint32_t n_vocab, chunk_done, n_chunks;
+    json_t *running;
+    bool in_stream;
+    FILE *out;
+    bool write_failed;
+};
+
+static void score_rows(void *user, uint32_t first, uint32_t n_rows, const float *logits)
+{
+    struct job *job = user;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        cli_score_add(&job->score, cli_nll(logits + (size_t)i * job->n_vocab, job->n_vocab,
+                                           job->chunk[first + i + 1]));
+        if (job->in_stream && job->score.n % STREAM_STEP == 0)
+            json_array_append_new(job->running, json_real(cli_perplexity(&job->score)));
+    }
+}
+
+static void write_rows(void *user, uint32_t first, uint32_t n_rows, const float *logits)
+{
+    struct job *job = user;
+    size_t n = (size_t)n_rows * job->n_vocab;
+    (void)first;
+    if (!job->write_failed)
+        job->write_failed = fwrite(logits, sizeof *logits, n, job->out) != n;
+}
+
+/* Progress over all chunks. */
+static bool progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    struct job *job = user;
+    (void)what;
+    return cli_progress((void *)job->engine.settings, "evaluating", job->chunk_done * total + done,
+                        job->n_chunks * total);
+}
+
+static kept_status eval(struct job *job, uint32_t n_tokens, uint32_t from, kept_logits_fn on_logits,
+                        struct kept_error *err)
+{
+    struct kept_eval_params params = { .tokens = job->chunk,
+                                       .n_tokens = n_tokens,
+                                       .on_logits = on_logits,
+                                       .logits_from = from,
+                                       .logits_user = job,
+                                       .progress = progress,
+                                       .progress_user = job };
+    kept_status status = kept_session_rewind(job->engine.session, 0, err);
+    return status == KEPT_OK ? kept_session_eval(job->engine.session, &params, err) : status;
+}
+
+static kept_status read_tokens(struct job *job, struct kept_error *err)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    const char *path = settings->ids ? settings->ids : settings->file;
+    if (!path)
+        return cli_fail(err, KEPT_E_ARGUMENT, "there is no text: give -f FILE");
+    kept_status status = cli_read_file(path, &job->text, err);
+    if (status == KEPT_OK && settings->ids)
+        return cli_parse_ids(&job->text, &job->tokens, err);
+    if (status == KEPT_OK)
+        status = kept_tokenizer_encode(job->engine.tokenizer, job->text.bytes, job->text.n,
+                                       KEPT_ENCODE_ADD_SPECIAL, &ids, &n, err);
+    if (status == KEPT_OK && !cli_tokens_add(&job->tokens, ids, n))
+        status = cli_fail(err, KEPT_E_HOST_MEMORY, "no memory for %zu tokens", n);
+    kept_tokens_free(&ids);
+    return status;
+}
+
+static void note_chunk(const struct job *job)
+{
+    cli_note(job->engine.settings, "[%u] %.4f", job->chunk_done, cli_perplexity(&job->score));
+}
+
+static kept_status score_chunks(struct job *job, uint32_t context, struct kept_error *err)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    size_t n = job->tokens.n / context;
+    if (n == 0)
+        return cli_fail(err, KEPT_E_PROMPT, "the text has %zu tokens, one chunk needs %u",
+                        job->tokens.n, context);
+    if (context < 4)
+        return cli_fail(err, KEPT_E_ARGUMENT, "chunks of %u tokens are too short to score", context);
+    job->n_chunks = settings->n_chunks && settings->n_chunks < n ? settings->n_chunks : (uint32_t)n;
+    kept_status status = KEPT_OK;
+    for (job->chunk_done = 0; job->chunk_done < job->n_chunks && status == KEPT_OK;) {
+        int32_t *chunk = job->tokens.ids + (size_t)job->chunk_done * context;
+        if (kept_tokenizer_adds_bos(job->engine.tokenizer))
+            chunk[0] = kept_tokenizer_bos(job->engine.tokenizer);
+        job->chunk = chunk;
+        status = eval(job, context - 1, context / 2, score_rows, err);
+        if (status != KEPT_OK)
+            break;
+        json_array_append_new(job->running, json_real(cli_perplexity(&job->score)));
+        job->chunk_done++;
+        note_chunk(job);
+    }
+    return status;
+}
+
+static kept_status score_stream(struct job *job, uint32_t context, struct kept_error *err)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    uint64_t from = settings->from.given ? settings->from.value : context / 2;
+    uint32_t n = job->tokens.n < context ? (uint32_t)job->tokens.n : context;
+    if (n < 2 || from > n - 2)
+        return cli_fail(err, KEPT_E_PROMPT,
+                        "a stream of %u tokens leaves nothing to score from position %llu", n,
+                        (unsigned long long)from);
+    job->chunk = job->tokens.ids;
+    job->n_chunks = 1;
+    job->in_stream = true;
+    return eval(job, n - 1, (uint32_t)from, score_rows, err);
+}
+
+static void say_perplexity(const struct job *job)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    struct kept_session_stats stats;
+    double mean = cli_score_mean(&job->score), ppl = cli_perplexity(&job->score);
+    kept_session_stats(job->engine.session, &stats);
+    double seconds = (double)(stats.prefill_ns + stats.decode_ns) / 1e9;
+    double tps = (double)(stats.prefill_tokens + stats.decode_tokens) / (seconds > 0 ? seconds : 1);
+    cli_progress_end();
+    if (settings->json) {
+        cli_json_print(json_pack("{s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:O}", "model",
+                                 cli_json_text(kept_model_info(job->engine.model)->path, SIZE_MAX),
+                                 "device", job->engine.profile.id, "tokens",
+                                 (json_int_t)job->score.n, "chunks", (json_int_t)job->n_chunks,
+                                 "perplexity", ppl, "standard_error",
+                                 cli_standard_error(&job->score), "nll", mean, "tokens_per_second",
+                                 tps, "planned_bytes", (json_int_t)stats.planned_bytes,
+                                 "actual_bytes", (json_int_t)stats.actual_bytes, "running",
+                                 job->running),
+                       false);
+        return;
+    }
+    printf("perplexity %.4f +/- %.4f over %llu tokens (nll %.5f)\n", ppl,
+           cli_standard_error(&job->score), (unsigned long long)job->score.n, mean);
+    cli_note(settings, "[%s: %.1f tokens/s, logits included]", job->engine.profile.id, tps);
+}
+
+static kept_status run_perplexity(struct job *job, struct kept_error *err)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    uint32_t context = settings->context ? settings->context : DEFAULT_CONTEXT;
+    kept_status status = read_tokens(job, err);
+    if (status == KEPT_OK)
+        status = cli_engine_start(&job->engine, context, LOGITS_ROWS, err);
+    if (status == KEPT_OK)
+        status = settings->stream ? score_stream(job, context, err)
+                                  : score_chunks(job, context, err);
+    if (status == KEPT_OK)
+        say_perplexity(job);
+    return status;
+}
+
+static kept_status write_logits(struct job *job, uint32_t n, struct kept_error *err)
+{
+    const char *path = job->engine.settings->out;
+    job->out = fopen(path, "wb");
+    if (!job->out)
+        return cli_fail(err, KEPT_E_IO, "cannot write '%.300s': %s", path, strerror(errno));
+    job->chunk = job->tokens.ids;
+    job->n_chunks = 1;
+    kept_status status = eval(job, n, 0, write_rows, err);
+    if ((fclose(job->out) != 0 || job->write_failed) && status == KEPT_OK)
+        status = cli_fail(err, KEPT_E_IO, "cannot write '%.300s': %s", path, strerror(errno));
+    return status;
+}
+
+static kept_status run_logits(struct job *job, struct kept_error *err)
+{
+    const struct cli_settings *settings = job->engine.settings;
+    kept_status status = read_tokens(job, err);
+    if (status == KEPT_OK && !settings->out)
+        status = cli_fail(err, KEPT_E_ARGUMENT, "eval logits needs --out FILE");
+    if (status != KEPT_OK)
+        return status;
+    size_t most = settings->n_tokens ? settings->n_tokens
+                                     : settings->ids ? job->tokens.n : DEFAULT_LOGITS;
+    size_t n = job->tokens.n < most ? job->tokens.n : most;
+    uint32_t context = settings->context ? settings->context : (uint32_t)n;
+    if (n == 0 || n > context)
+        return cli_fail(err, KEPT_E_PROMPT, "%zu tokens do not fit a context of %u", n, context);
+    status = cli_engine_start(&job->engine, context, LOGITS_ROWS, err);
+    if (status == KEPT_OK)
+        status = write_logits(job, (uint32_t)n, err);
+    if (status == KEPT_OK && settings->json)
+        cli_json_print(json_pack("{s:I, s:I, s:s}", "tokens", (json_int_t)n, "vocabulary",
+                                 (json_int_t)job->n_vocab, "device", job->engine.profile.id),
+                       false);
+    return status;
+}
+
+enum cli_exit cli_eval(const struct cli_settings *settings)
+{
+    static const char *const later[] = { "kl", "copy", "needle", "facts" };
+    struct job job = { .engine = { .settings = settings }, .running = json_array() };
+    struct kept_error err = { 0 };
+    const char *what = settings->args[0];
+    enum cli_exit code = CLI_OK;
+    kept_status status = KEPT_OK;
+    bool ppl = strcmp(what, "ppl") == 0;
+    if (!ppl && strcmp(what, "logits") != 0)
+        status = cli_fail(&err, KEPT_E_ARGUMENT, "eval has no '%.60s': ppl is what it measures", what);
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (strcmp(what, later[i]) == 0)
+            status = cli_fail(&err, KEPT_E_ARGUMENT, "'eval %s' is not available in this version",
+                              what);
+    if (status == KEPT_OK)
+        status = cli_engine_model(&job.engine, settings, &err);
+    if (status == KEPT_OK) {
+        job.n_vocab = kept_model_info(job.engine.model)->n_vocab;
+        status = ppl ? run_perplexity(&job, &err) : run_logits(&job, &err);
+    }
+    if (status != KEPT_OK)
+        code = cli_engine_fail(&job.engine, &err);
+    json_decref(job.running);
+    cli_buffer_finish(&job.text);
+    cli_tokens_finish(&job.tokens);
+    cli_engine_finish(&job.engine);
+    return code;
+}

@@ -1,0 +1,37 @@
+/* engine.h: a model on a device with a plan and a session: what run, chat and eval begin with. */
+#ifndef KEPT_TOOL_ENGINE_H
+#define KEPT_TOOL_ENGINE_H
+
+#include "kept/kept.h"
+
+#include "settings.h"
+#include "text.h"
+
+struct cli_engine {
+    const struct cli_settings *settings;
+    struct kept_log log;
+    kept_model *model;
+    const kept_tokenizer *tokenizer;
+    kept_device *device;
+    struct kept_profile profile;
+    kept_plan *plan;
+    kept_session *session;
+    uint64_t begin_ns;
+};
+
+/* Only the model: what is wrong with the file or the prompt is said before any driver starts. */
+kept_status cli_engine_model(struct cli_engine *engine, const struct cli_settings *settings,
+                             struct kept_error *err);
+/* The device and its profile. */
+kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err);
+/* The plan for the profile. KEPT_E_BUDGET when it does not fit; the plan is there all the same. */
+kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
+                            struct kept_error *err);
+/* Device, plan and session in one. */
+kept_status cli_engine_start(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
+                             struct kept_error *err);
+/* cli_report, with the plans that would fit when the budget is what failed. Releases everything. */
+enum cli_exit cli_engine_fail(struct cli_engine *engine, const struct kept_error *err);
+void cli_engine_finish(struct cli_engine *engine);
+
+#endif

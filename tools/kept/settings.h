@@ -1,0 +1,58 @@
+/* settings.h: everything a command line can say, with defaults, as one plain struct. options.c fills it. */
+#ifndef KEPT_TOOL_SETTINGS_H
+#define KEPT_TOOL_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kept/log.h"
+
+#define CLI_MAX_TEXTS 16u
+#define CLI_NO_LIMIT  UINT32_MAX
+
+/* An option that may be repeated. */
+struct cli_texts {
+    const char *items[CLI_MAX_TEXTS];
+    uint32_t n;
+};
+
+/* An option whose default depends on other things. */
+struct cli_number {
+    bool given;
+    uint64_t value;
+};
+
+struct cli_settings {
+    const char *command;
+    const char *args[2]; /* what stands without an option name: MODEL, or WHAT MODEL */
+    uint32_t n_args;
+
+    /* output */
+    bool json, quiet, help;
+    enum kept_log_level log_level;
+
+    /* device and plan */
+    const char *device, *profile;
+    uint64_t memory_bytes, margin_bytes; /* 0: default */
+    uint32_t context, chunk, threads;    /* 0: default */
+
+    /* prompt */
+    const char *prompt, *file, *system, *session;
+    bool raw, special;
+
+    /* generation */
+    uint32_t n_predict; /* CLI_NO_LIMIT: until the end or the context is full */
+    double temperature, top_p, min_p, repeat_penalty;
+    uint32_t top_k;
+    struct cli_number seed;
+    struct cli_texts stop;
+
+    /* single commands */
+    bool tensors, regions, decode, stream, bench;
+    const char *svg, *out, *ids, *report, *kernel, *format;
+    uint32_t n_tokens, n_chunks, n_rounds, n_cases, max_lanes;
+    struct cli_number from, round, shape;
+    double seconds;
+};
+
+#endif
