@@ -8,9 +8,9 @@
 //   rows   |  x CT columns  |         a_tile[k][row quad], b_tile[column][k quad ^ column % 8]:
 //          +----------------+         no bank conflicts; weights are dequantised once a group
 //
-// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN
-// columns a group (BN a multiple of 4 * WG / BM); EPI epilogue. Shared memory: (BM * (GLU: 2) + BN)
-// * 128 bytes.
+// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN columns
+// a group (a multiple of 4 * WG / BM; passes of at most 32 * WG / BM columns bound the registers); EPI
+// epilogue. Shared memory: (BM * (GLU: 2) + columns of a pass) * 128 bytes.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint BM = 64;
@@ -27,11 +27,12 @@ layout(push_constant) uniform Push { kept_matmul_params p; };
 const uint PARTS = KEPT_PARTS;
 const uint QUADS = BM / 4u;          // threads along the rows
 const uint LANES = WG / QUADS;       // threads along the columns
-const uint CT = BN / LANES;          // columns of a thread
+const uint BP = BN < 8u * LANES ? BN : 8u * LANES; // columns of a pass
+const uint CT = BP / LANES;          // columns of a thread in a pass: at most 8, for registers
 const uint A_QUADS = QUADS * PARTS;
 
 shared vec4 a_tile[32u * A_QUADS];
-shared vec4 b_tile[8u * BN];
+shared vec4 b_tile[8u * BP];
 
 vec4 acc[PARTS * CT];
 
@@ -50,10 +51,10 @@ void load_a(uint b)
     }
 }
 
-void load_b(uint b, uint live)
+void load_b(uint b, uint first, uint live)
 {
-    for (uint u = gl_LocalInvocationID.x; u < 8u * BN; u += WG) {
-        uint c = u >> 3, j = u & 7u, column = gl_WorkGroupID.y * BN + c;
+    for (uint u = gl_LocalInvocationID.x; u < 8u * BP; u += WG) {
+        uint c = u >> 3, j = u & 7u, column = first + c;
         vec4 v = vec4(0.0);
         if (column < live) {
             v = x4[x_first4() + (p.row_first + column) * (p.x_stride >> 2) + 8u * b + j];
@@ -83,10 +84,9 @@ void multiply(uint quad, uint lane)
     }
 }
 
-// Outputs of column c of the group, rows r … r + 3; what is outside counts as 0. Returns their sum.
-float finish(uint c, uint r, vec4 gate, vec4 up, uint live)
+// Outputs of a column, rows r … r + 3; what is outside counts as 0. Returns their sum.
+float finish(uint column, uint r, vec4 gate, vec4 up, uint live)
 {
-    uint column = gl_WorkGroupID.y * BN + c;
     float sum = 0.0;
     [[unroll]] for (uint i = 0u; i < 4u; i++) {
         if (column < live && r + i < p.n_rows) {
@@ -99,12 +99,12 @@ float finish(uint c, uint r, vec4 gate, vec4 up, uint live)
 }
 
 // GLU: sums of 16 from the sums of 4 in a_tile[column * QUADS + quad] (four to a word of a_tile).
-void finish_sums(uint live)
+void finish_sums(uint first, uint live)
 {
     barrier();
-    for (uint n = gl_LocalInvocationID.x; n < BN * (BM / 16u); n += WG) {
+    for (uint n = gl_LocalInvocationID.x; n < BP * (BM / 16u); n += WG) {
         uint c = n / (BM / 16u), t = n % (BM / 16u);
-        uint column = gl_WorkGroupID.y * BN + c, tile = gl_WorkGroupID.x * (BM / 16u) + t;
+        uint column = first + c, tile = gl_WorkGroupID.x * (BM / 16u) + t;
         if (column < live && tile < n_tiles()) {
             vec4 s = a_tile[c * (QUADS / 4u) + t];
             store_sum(p.row_first + column, tile, (s.x + s.y) + (s.z + s.w));
@@ -112,22 +112,16 @@ void finish_sums(uint live)
     }
 }
 
-void main()
+// Columns first … first + BP - 1.
+void run_pass(uint first, uint quad, uint lane, uint live)
 {
-    uint thread = gl_LocalInvocationID.x, live = KEPT_LIVE_ROWS(p);
-    uint quad = thread % QUADS, lane = thread / QUADS;
-    if (gl_WorkGroupID.x * BM >= p.n_rows || gl_WorkGroupID.y * BN >= live ||
-        x_first4() + (p.row_first + live - 1u) * (p.x_stride >> 2) + (p.k >> 2) >
-            uint(x4.length())) {
-        return;
-    }
-    kept_planes_load();
     [[unroll]] for (uint i = 0u; i < PARTS * CT; i++) {
         acc[i] = vec4(0.0);
     }
-    for (uint b = 0u; b < p.k >> 5; b++) {
+    uint n_blocks = p.k >> 5;
+    for (uint b = 0u; b < n_blocks; b++) {
         load_a(b);
-        load_b(b, live);
+        load_b(b, first, live);
         barrier();
         multiply(quad, lane);
         barrier();
@@ -135,12 +129,29 @@ void main()
     [[unroll]] for (uint n = 0u; n < CT; n++) {
         uint c = n * LANES + lane;
         vec4 gate = acc[n], up = acc[(PARTS - 1u) * CT + n];
-        float sum = finish(c, gl_WorkGroupID.x * BM + 4u * quad, gate, up, live);
+        float sum = finish(first + c, gl_WorkGroupID.x * BM + 4u * quad, gate, up, live);
         if (PARTS == 2u) {
             a_tile[c * (QUADS / 4u) + (quad >> 2)][quad & 3u] = sum;
         }
     }
     if (PARTS == 2u) {
-        finish_sums(live);
+        finish_sums(first, live);
+        barrier();
+    }
+}
+
+void main()
+{
+    uint thread = gl_LocalInvocationID.x, live = KEPT_LIVE_ROWS(p);
+    uint first = gl_WorkGroupID.y * BN;
+    if (gl_WorkGroupID.x * BM >= p.n_rows || first >= live ||
+        x_first4() + (p.row_first + live - 1u) * (p.x_stride >> 2) + (p.k >> 2) >
+            uint(x4.length())) {
+        return;
+    }
+    kept_planes_load();
+    uint end = min(first + BN, live);
+    for (; first < end; first += BP) {
+        run_pass(first, thread % QUADS, thread / QUADS, live);
     }
 }

@@ -19,7 +19,8 @@ layout(std430, binding = 4) readonly restrict buffer Live { uint live_slots[]; }
 layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 const uint COLS = BQ * G;
-const uint SPL = WG >= 32u ? 1u : 32u / WG;          // slots of a lane
+// Slots of a lane: a tile has 32 in small groups, fewer where there are many columns.
+const uint SPL = WG >= 32u || COLS > 16u ? 1u : (COLS > 4u && WG < 16u ? 16u : 32u) / WG;
 // slots of a tile; cap is a multiple of 64
 const uint T = WG * SPL < 64u ? WG * SPL : 64u;
 const uint NP = D / 2u;                              // pairs
