@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The oracle's perplexities of both models on the text of tools/setup/ppl-text, as perplexity.json beside this file.
+"""The oracle's perplexity of a text: the rows of perplexity.json, to which the figures of llama.cpp were added.
 
     tools/setup/oracle tests/golden/perplexity.py MODEL TEXT CONTEXT [CHUNKS]
 
