@@ -8,7 +8,7 @@
 //
 // Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots
 // with positions.
-// Shared memory: G * (D + T + 9) floats and T more, T = min(max(WG, 32), 64).
+// Shared memory: G * (D + T + 9) floats and T more, T = at most max(WG, 32).
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;

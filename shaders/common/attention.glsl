@@ -19,9 +19,9 @@ layout(std430, binding = 4) readonly restrict buffer Live { uint live_slots[]; }
 layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 const uint COLS = BQ * G;
-// Slots of a lane: a tile has 32 in small groups, fewer where there are many columns.
-const uint SPL = WG >= 32u || COLS > 16u ? 1u : (COLS > 4u && WG < 16u ? 16u : 32u) / WG;
-// slots of a tile; cap is a multiple of 64
+// Slots of a lane: small groups take tiles of 32, of 16 and of WG where columns are many (registers).
+const uint SMALL_TILE = (COLS > 4u ? 16u : 32u) * (COLS > 16u ? 0u : 1u);
+const uint SPL = SMALL_TILE > WG ? SMALL_TILE / WG : 1u;
 const uint T = WG * SPL < 64u ? WG * SPL : 64u;
 const uint NP = D / 2u;                              // pairs
 const uint PPL = (NP + WG - 1u) / WG;                // pairs of a lane
