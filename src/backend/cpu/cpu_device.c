@@ -91,6 +91,7 @@ static struct kept_caps caps_of(const struct kept_pool *pool)
         .subgroup_max = 1,
         .compute_units = kept_pool_threads(pool),
         .host_visible = true,
+        .host_buffers_mapped = true,
         .timestamps = true,
         .order = KEPT_ORDER_VECTOR,
         .vector_width = 16,
