@@ -8,9 +8,9 @@
 //   rows   |  x CT columns  |         a_tile[k][row quad], b_tile[column][k quad ^ column % 8]:
 //          +----------------+         no bank conflicts; weights are dequantised once a group
 //
-// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN columns
-// a group (a multiple of 4 * WG / BM; passes of at most 32 * WG / BM columns bound the registers); EPI
-// epilogue. Shared memory: (BM * (GLU: 2) + columns of a pass) * 128 bytes.
+// Keys: WG lanes, a multiple of BM / 4; ORDER of the records; BM rows (a multiple of 16) and BN
+// columns a group (a multiple of 4 * WG / BM; passes of at most 32 * WG / BM columns bound the
+// registers); EPI epilogue. Shared memory: (BM * (GLU: 2) + columns of a pass) * 128 bytes.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint BM = 64;

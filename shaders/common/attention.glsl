@@ -19,7 +19,7 @@ layout(std430, binding = 4) readonly restrict buffer Live { uint live_slots[]; }
 layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 const uint COLS = BQ * G;
-// Slots of a lane: small groups take tiles of 32, of 16 and of WG where columns are many (registers).
+// Slots of a lane: small groups take tiles of 32, of 16 or WG where columns are many (registers).
 const uint SMALL_TILE = (COLS > 4u ? 16u : 32u) * (COLS > 16u ? 0u : 1u);
 const uint SPL = SMALL_TILE > WG ? SMALL_TILE / WG : 1u;
 const uint T = WG * SPL < 64u ? WG * SPL : 64u;

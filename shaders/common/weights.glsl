@@ -5,18 +5,18 @@
 // and binding 0.
 //
 // Two ways to read, both per row:
-//   kept_half16   16 dequantised elements: half h of block b (32 elements). One load of 4 words, plus
-//                 scales. For loaders (matmat, embed) and for many columns.
-//   kept_step_…   a step of KEPT_STEP blocks is loaded raw, then unpacked block by block: every word is
-//                 read once. For one column (matvec).
+//   kept_half16   16 dequantised elements: half h of block b (32 elements). One load of 4 words,
+//                 plus scales. For loaders (matmat, embed) and for many columns.
+//   kept_step_…   a step of KEPT_STEP blocks is loaded raw, then unpacked block by block: every
+//                 word is read once. For one column (matvec).
 // Elements are value = (q - KEPT_BIAS) * scale + offset, with q = four bytes of a word as floats (a
 // quad).
 
 layout(std430, binding = 0) readonly restrict buffer Weights { uint w1[]; };
 layout(std430, binding = 0) readonly restrict buffer Weights4 { uvec4 w4[]; };
 
-// Plane offsets, set by kept_planes_load() before anything else: lavapipe reads a push constant lane by
-// lane, so not inside a loop.
+// Plane offsets, set by kept_planes_load() before anything else: lavapipe reads a push constant
+// lane by lane, so not inside a loop.
 uint h_words, s_words, d_words;
 
 void kept_planes_load()

@@ -282,7 +282,8 @@ static void add_value(struct head *h, uint32_t t, double share, double relative,
     for (uint32_t i = 0; i < p->d; i++) {
         double v = half_at(h, V_SLOTS, ((uint64_t)h->kv * p->cap + h->slot[t]) * p->d + i);
         if (bounds)
-            h->bound[i] += share * (relative * fabs(v - h->out[i]) + sums * fabs(v));
+            h->bound[i] += share * (relative * fabs(v - h->out[i]) + sums * fabs(v)) +
+                           2 * CHECK_TINY * fabs(v); /* a weight that was flushed to zero */
         else
             h->out[i] += share * v;
     }
