@@ -124,6 +124,7 @@ static kept_status prefill(struct cli_engine *engine, const struct cli_tokens *t
                                             &reused, err);
     if (status == KEPT_OK)
         status = eval(engine, tokens->ids + reused, tokens->n - reused, err);
+    kept_sampler_reset(sampler);
     for (size_t i = 0; i < tokens->n; i++)
         kept_sampler_accept(sampler, tokens->ids[i]);
     out->prompt_tokens = (uint32_t)tokens->n;

@@ -23,6 +23,13 @@ static const struct command commands[] = {
       "  kept run model.gguf -p Hello --json --seed 1\n\n"
       "The prompt comes from -p, from -f, or from standard input when that is not a terminal.\n",
       CLI_RUN, 1, cli_run },
+    { "chat", "MODEL", "a conversation",
+      "  kept chat model.gguf\n"
+      "  kept chat model.gguf --system \"You are brief.\" --session talk.kept\n"
+      "  printf 'Hi\\nWho are you?\\n' | kept chat model.gguf --quiet\n\n"
+      "Inside: /help /plan /memory /reset /save FILE /load FILE /system TEXT /exit; Ctrl-C stops an\n"
+      "answer, Ctrl-D ends the conversation.\n",
+      CLI_CHAT, 1, cli_chat },
     { "plan", "MODEL", "what would be used, byte by byte, and why",
       "  kept plan model.gguf --context 8192\n"
       "  kept plan model.gguf --memory 300MiB --json\n"
@@ -49,6 +56,11 @@ static const struct command commands[] = {
       "  kept eval ppl model.gguf -f text.txt --context 4096 --stream --from 1024\n\n"
       "ppl scores as llama-perplexity does: chunks of --context tokens, the second half of each.\n",
       CLI_EVAL, 2, cli_eval },
+    { "selftest", "", "every kernel on this device against the reference",
+      "  kept selftest --device vulkan\n"
+      "  kept selftest --device opencl --report report.json\n"
+      "  kept selftest --kernel matvec --format Q4_K --bench\n",
+      CLI_SELFTEST, 0, cli_selftest },
 };
 
 static const char *const later[] = { "bench", "tune", "fit", "facts", "serve", NULL };
