@@ -301,7 +301,7 @@ static void fill_caps(struct vk_card *card, const struct queried *q)
                          (q->subgroup.supportedOperations & wanted) == wanted;
     caps->int_dot = q->dot.integerDotProduct4x8BitPackedSignedAccelerated == VK_TRUE;
     caps->timestamps = card->timestamp_bits != 0 && limits->timestampPeriod > 0;
-    caps->order = caps->type == KEPT_DEVICE_CPU ? KEPT_ORDER_VECTOR : KEPT_ORDER_LANE;
+    caps->order = KEPT_ORDER_LANE; /* lavapipe too: one load of 4 words costs less than 4 of one */
     caps->vector_width = 1;
 }
 
