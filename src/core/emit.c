@@ -191,7 +191,8 @@ static void set_product_keys(const struct kept_emitter *e, struct kept_call *cal
         call->keys[3] = tuning->matvec_tr;
     } else {
         call->keys[0] = tuning->matmat_wg;
-        call->keys[2] = tuning->matmat_bm;
+        call->keys[2] =
+            kept_tune_matmat_rows(tuning, &e->plan->profile, epilogue >= KEPT_EPI_GLU_SILU);
         call->keys[3] = tuning->matmat_bn;
     }
 }
@@ -304,12 +305,6 @@ static void emit_merge(struct kept_emitter *e, const struct kept_layer *shape,
     add_call(e, &call, &params, 0);
 }
 
-static uint32_t heads_of_pass(uint32_t group, uint32_t most)
-{
-    uint32_t passes = (group + most - 1) / most;
-    return (group + passes - 1) / passes;
-}
-
 /* Rows that one prefill call takes: all, or as many as stay within a submitted piece, in whole
  * blocks. */
 static uint32_t rows_of_call(const struct kept_emitter *e, const struct kept_layer *shape,
@@ -349,13 +344,14 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
         .out_stride = out.stride,
         .softcap = shape->softcap,
     };
-    call.keys[0] = decode ? tuning->decode_wg : tuning->prefill_wg;
+    struct kept_attn_keys keys = kept_tune_attention(tuning, &e->plan->profile, shape->d,
+                                                     shape->n_head / shape->n_kv, decode);
+    call.keys[0] = keys.wg;
     call.keys[1] = e->plan->profile.word_order;
     call.keys[2] = shape->d;
-    call.keys[3] =
-        heads_of_pass(shape->n_head / shape->n_kv, decode ? tuning->decode_g : tuning->prefill_g);
+    call.keys[3] = keys.g;
     if (!decode)
-        call.keys[5] = tuning->prefill_bq;
+        call.keys[5] = keys.bq;
     call.args[0] = whole(e, qkv.region);
     call.args[1] = whole(e, layer->k_slots);
     call.args[2] = whole(e, layer->v_slots);
@@ -363,7 +359,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     call.args[4] = whole(e, e->plan->step);
     call.args[5] = whole(e, decode ? part.region : out.region);
     call.args[6] = whole(e, e->plan->step);
-    uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots, rows.cap, tuning->prefill_bq);
+    uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots, rows.cap, keys.bq);
     for (uint32_t first = 0; first < rows.cap; first += most) {
         params.row_first = rows.first + first;
         params.row_cap = rows.cap - first < most ? rows.cap - first : most;

@@ -51,6 +51,48 @@ uint32_t kept_tune_splits(const struct kept_tuning *tuning, const struct kept_pr
     return splits < 1 ? 1 : splits > 32 ? 32 : (uint32_t)splits;
 }
 
+/* A column (one query head of one row) needs its query, scores and running sums in shared memory:
+ * the larger of what the two languages take. */
+static uint64_t attention_bytes(uint32_t wg, uint32_t d, uint32_t columns)
+{
+    uint64_t lanes = wg > 32 ? wg : 32;
+    return columns * (d + 2 * lanes + 12) * sizeof(float) + lanes * 8;
+}
+
+struct kept_attn_keys kept_tune_attention(const struct kept_tuning *tuning,
+                                          const struct kept_profile *profile, uint32_t d,
+                                          uint32_t group, bool decode)
+{
+    struct kept_attn_keys keys = {
+        .wg = decode ? tuning->decode_wg : tuning->prefill_wg,
+        .bq = decode ? 1 : tuning->prefill_bq,
+    };
+    uint32_t most = decode ? tuning->decode_g : tuning->prefill_g;
+    uint64_t limit = profile->max_shared_bytes;
+    if (most > group)
+        most = group;
+    while (limit != 0 && attention_bytes(keys.wg, d, keys.bq * most) > limit &&
+           keys.bq * most > 1) {
+        if (keys.bq > 1)
+            keys.bq /= 2;
+        else
+            most /= 2;
+    }
+    uint32_t passes = (group + most - 1) / most;
+    keys.g = (group + passes - 1) / passes;
+    return keys;
+}
+
+uint32_t kept_tune_matmat_rows(const struct kept_tuning *tuning, const struct kept_profile *profile,
+                               bool gated)
+{
+    uint32_t rows = tuning->matmat_bm;
+    uint64_t limit = profile->max_shared_bytes;
+    while (limit != 0 && (rows * (gated ? 2u : 1u) + tuning->matmat_bn) * 128u > limit && rows > 16)
+        rows /= 2;
+    return rows;
+}
+
 uint64_t kept_tune_piece_ops(const struct kept_tuning *tuning, const struct kept_profile *profile)
 {
     uint64_t units = profile->compute_units ? profile->compute_units : 1;

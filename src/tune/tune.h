@@ -7,20 +7,21 @@
 #include "kept/device.h"
 
 struct kept_tuning {
-    const char *name; /* of the table row, for reports */
-    bool
-        /* products of many columns by matvec with NC columns a group, not by matmat */
-        many_by_matvec;
+    const char *name;    /* of the table row, for reports */
+    bool many_by_matvec; /* products of many columns by matvec, not by matmat */
     uint32_t matvec_wg, matvec_tr, matvec_nc;
     uint32_t matmat_wg, matmat_bm, matmat_bn;
     uint32_t norm_wg, slot_wg, glu_wg, argmax_wg, embed_wg, merge_wg;
     uint32_t decode_wg, decode_g; /* g: most query heads a pass */
     uint32_t prefill_wg, prefill_g, prefill_bq;
     uint32_t splits_per_unit_x4; /* decode splits = units * this / (4 * KV heads), within 1…32 */
-    uint32_t
-        /* million operations a compute unit does in a millisecond, for cutting long work */
-        mops_per_unit;
-    uint32_t driver_mib; /* estimate of what the driver takes for itself */
+    uint32_t mops_per_unit;      /* million operations of a compute unit in a millisecond */
+    uint32_t driver_mib;         /* estimate of what the driver takes for itself */
+};
+
+/* Keys of an attention kernel for one layer. */
+struct kept_attn_keys {
+    uint32_t wg, g, bq;
 };
 
 void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *out);
@@ -28,6 +29,14 @@ void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *ou
 /* Splits of decode attention for n_kv KV heads and at most `slots` slots each. */
 uint32_t kept_tune_splits(const struct kept_tuning *tuning, const struct kept_profile *profile,
                           uint32_t n_kv, uint32_t slots);
+/* Attention keys for heads of d elements, `group` query heads to a KV head: passes of equal size, and
+ * no more columns than the device's shared memory holds. */
+struct kept_attn_keys kept_tune_attention(const struct kept_tuning *tuning,
+                                          const struct kept_profile *profile, uint32_t d,
+                                          uint32_t group, bool decode);
+/* Rows a matmat group takes; a gated product needs shared memory for twice as many. */
+uint32_t kept_tune_matmat_rows(const struct kept_tuning *tuning, const struct kept_profile *profile,
+                               bool gated);
 /* Operations that one submitted piece may take: about 50 ms at the device's rate. */
 uint64_t kept_tune_piece_ops(const struct kept_tuning *tuning, const struct kept_profile *profile);
 
