@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "core/sampler_internal.h"
 
 #define DEFAULT_REPEAT_LAST 64u
 #define MAX_REPEAT_LAST     4096u
@@ -95,6 +96,11 @@ void kept_sampler_destroy(kept_sampler **sampler)
     kept_free((*sampler)->history);
     kept_free(*sampler);
     *sampler = NULL;
+}
+
+uint32_t kept_sampler_n_vocab(const kept_sampler *sampler)
+{
+    return sampler->n_vocab;
 }
 
 void kept_sampler_reset(kept_sampler *sampler)

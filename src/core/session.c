@@ -8,10 +8,12 @@
  */
 #include "core/session_internal.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "core/sampler_internal.h"
 
 #define WAIT_SLICE_NS 1000000000ull
 #define WAIT_SLICES   120 /* two minutes for one piece of about 50 ms: something is wrong */
@@ -24,9 +26,11 @@ kept_status kept_session_run(struct kept_session *session, struct kept_recording
         status = kept_wait(session->device, WAIT_SLICE_NS, err);
         if (status != KEPT_E_TIMEOUT)
             break;
-        if (i + 1 == WAIT_SLICES)
-            return kept_fail(err, KEPT_E_TIMEOUT, "device '%s' has not finished in %u seconds",
+        if (i + 1 == WAIT_SLICES) {
+            session->device->lost = true; /* its recordings may never be submitted again */
+            return kept_fail(err, KEPT_E_DEVICE_LOST, "device '%s' has not finished in %u seconds",
                              session->device->desc.name, WAIT_SLICES);
+        }
         status = KEPT_OK;
     }
     return status;
@@ -37,19 +41,26 @@ static bool cancelled(struct kept_session *session)
     return atomic_load(&session->cancel);
 }
 
-static kept_status say_cancelled(struct kept_session *session, struct kept_error *err)
+static kept_status say_cancelled(const struct kept_session *session, struct kept_error *err)
 {
-    atomic_store(&session->cancel, false);
     return kept_fail(err, KEPT_E_CANCELLED, "cancelled at position %u", session->position);
 }
 
-/* Whether every sliding-window layer still holds the window that ends at `position`. */
-static bool can_return_to(const struct kept_session *session, uint32_t position)
+uint32_t kept_session_window_from(const struct kept_session *session, uint32_t layer,
+                                  uint32_t position)
+{
+    uint32_t window = session->plan->shape->layers[layer].window;
+    return window != 0 && position >= window ? position - window + 1 : 0;
+}
+
+bool kept_session_can_return(const struct kept_session *session, uint32_t position)
 {
     const kept_plan *plan = session->plan;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
-        uint32_t window = plan->shape->layers[i].window, cap = plan->layers[i].cap;
-        uint32_t needed = position > window ? position - window : 0;
+        uint32_t cap = plan->layers[i].cap;
+        uint32_t needed = kept_session_window_from(session, i, position);
+        if (needed < kept_session_window_from(session, i, session->restored))
+            return false;
         if (plan->layers[i].ring && session->written > cap && needed < session->written - cap)
             return false;
     }
@@ -62,12 +73,12 @@ static void drop_logits(struct kept_session *session)
     session->has_logits = false;
 }
 
-static void set_position(struct kept_session *session, uint32_t position)
+void kept_session_set_position(struct kept_session *session, uint32_t position)
 {
     session->position = position;
     drop_logits(session);
     if (position == 0)
-        session->written = 0;
+        session->written = session->restored = 0;
 }
 
 /* One chunk under evaluation. */
@@ -196,16 +207,26 @@ static kept_status hand_out_logits(struct kept_session *session, const struct ch
 static kept_status run_single(struct kept_session *session, const struct chunk *chunk,
                               struct kept_error *err)
 {
+    if (cancelled(session))
+        return say_cancelled(session, err);
     session->last_choice_row = 0;
-    return kept_session_run(session, session->recordings[chunk->program],
-                            session->plan->programs[chunk->program].n_pieces, err);
+    kept_status status = kept_session_run(session, session->recordings[chunk->program],
+                                          session->plan->programs[chunk->program].n_pieces, err);
+    return status == KEPT_OK ? report(chunk, 0, 1, err) : status;
+}
+
+/* One row whose logits are wanted, and all of its layers are one piece: no need to cut. */
+static bool is_single(const struct kept_session *session, const struct chunk *chunk)
+{
+    return chunk->rows == 1 && chunk->out_first == 0 && !chunk->params->on_logits &&
+           layer_pieces(&session->plan->programs[chunk->program]) == 1;
 }
 
 static kept_status eval_chunk(struct kept_session *session, const struct chunk *chunk,
                               struct kept_error *err)
 {
     bool wants = chunk->out_first < chunk->out_end;
-    bool single = chunk->rows == 1 && wants && !chunk->params->on_logits;
+    bool single = is_single(session, chunk);
     fill_step(session, chunk);
     session->step[KEPT_STEP_OUT_FIRST] = 0;
     session->step[KEPT_STEP_OUT_ROWS] = single ? 1 : 0;
@@ -279,9 +300,12 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
     if (status == KEPT_OK) {
         count(session, params->n_tokens, kept_clock_ns() - begin_ns);
         session->has_logits = wanted_from < params->n_tokens;
-    } else if (!can_return_to(session, session->position)) {
-        set_position(session, 0);
+        return KEPT_OK;
     }
+    if (status == KEPT_E_CANCELLED)
+        atomic_store(&session->cancel, false);
+    if (!kept_session_can_return(session, session->position))
+        kept_session_set_position(session, 0);
     return status;
 }
 
@@ -302,21 +326,38 @@ kept_status kept_session_logits(kept_session *session, const float **logits, str
     return status;
 }
 
+/* The device's own argmax of the last row. */
+static kept_status read_choice(struct kept_session *session, int32_t *token, struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    uint32_t region = plan->choice_host != KEPT_NO_REGION ? plan->choice_host : plan->choice;
+    uint32_t choice[2]; /* token, bits of its logit */
+    float logit;
+    kept_status status = kept_session_read(session, region, session->last_choice_row * 8ull, choice,
+                                           sizeof choice, err);
+    if (status != KEPT_OK)
+        return status;
+    memcpy(&logit, &choice[1], sizeof logit);
+    if (isnan(logit) || logit == -INFINITY)
+        return kept_fail(err, KEPT_E_ARGUMENT, "no logit at position %u is a number",
+                         session->position);
+    if (choice[0] >= plan->shape->n_vocab)
+        return kept_fail(err, KEPT_E_DRIVER, "device '%s' chose token %u, the vocabulary has %u",
+                         session->device->desc.name, choice[0], plan->shape->n_vocab);
+    *token = (int32_t)choice[0];
+    return KEPT_OK;
+}
+
 kept_status kept_session_sample(kept_session *session, kept_sampler *sampler, int32_t *token,
                                 struct kept_error *err)
 {
     if (!session->has_logits)
         return kept_fail(err, KEPT_E_STATE, "there are no logits: nothing was evaluated last");
-    const kept_plan *plan = session->plan;
-    if (kept_sampler_is_greedy(sampler)) {
-        uint32_t region = plan->choice_host != KEPT_NO_REGION ? plan->choice_host : plan->choice;
-        uint32_t chosen = 0;
-        kept_status status = kept_session_read(session, region, session->last_choice_row * 8ull,
-                                               &chosen, sizeof chosen, err);
-        if (status == KEPT_OK)
-            *token = (int32_t)chosen;
-        return status;
-    }
+    if (kept_sampler_n_vocab(sampler) != session->plan->shape->n_vocab)
+        return kept_fail(err, KEPT_E_MISMATCH, "the sampler is for %u tokens, the model has %u",
+                         kept_sampler_n_vocab(sampler), session->plan->shape->n_vocab);
+    if (kept_sampler_is_greedy(sampler))
+        return read_choice(session, token, err);
     const float *logits;
     kept_status status = kept_session_logits(session, &logits, err);
     if (status != KEPT_OK)
@@ -339,11 +380,11 @@ kept_status kept_session_rewind(kept_session *session, uint32_t position, struct
     if (position > session->position)
         return kept_fail(err, KEPT_E_ARGUMENT, "cannot rewind from position %u to %u",
                          session->position, position);
-    if (position != 0 && !can_return_to(session, position))
+    if (position != 0 && !kept_session_can_return(session, position))
         return kept_fail(err, KEPT_E_STATE,
                          "position %u is gone: sliding-window layers have written up to %u",
                          position, session->written);
-    set_position(session, position);
+    kept_session_set_position(session, position);
     return KEPT_OK;
 }
 
@@ -356,7 +397,7 @@ kept_status kept_session_reuse(kept_session *session, const int32_t *tokens, uin
         common++;
     if (common == n_tokens && common > 0)
         common--; /* its logits are needed */
-    if (!can_return_to(session, common))
+    if (!kept_session_can_return(session, common))
         common = 0;
     kept_status status = kept_session_rewind(session, common, err);
     if (status == KEPT_OK)

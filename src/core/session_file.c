@@ -1,10 +1,10 @@
 /* core/session_file.c: a session's tokens and slots in a file.
  *
- * Little-endian. Header, tokens i32 [position], then per layer and KV head the stored positions
- * from `from` (0, or what a ring still holds) up to the end: keys f16 [positions][d], values f16
- * [positions][d]; an XXH3 of everything at the end. Keys are stored rotated, in plain rows: the
- * file does not depend on the device's word order, capacity or limits. Bound to the model by the
- * hash of its tensors.
+ * Little-endian. Header, tokens i32 [position], then per layer and KV head the stored positions:
+ * all of them, or in a sliding-window layer those that a row at position `restored` or later
+ * attends to. Keys f16 [positions][d], values f16 [positions][d]; an XXH3 of everything at the end.
+ * Keys are stored rotated, in plain rows: the file does not depend on the device's word order,
+ * capacity or limits. Bound to the model by the hash of its tensors.
  */
 #include "core/session_internal.h"
 
@@ -23,7 +23,8 @@ struct header {
     uint64_t magic;
     uint32_t version, n_layers;
     uint64_t model_hash;
-    uint32_t position, written;
+    uint32_t position;
+    uint32_t restored; /* the earliest position that a session can rewind to after loading, but 0 */
     uint32_t n_kv, d;
 };
 
@@ -35,22 +36,12 @@ static void word_at(uint32_t order, uint32_t slot, uint32_t pair, uint32_t d, ui
             (order == KEPT_ORDER_LANE ? row * 4 + w : w * KEPT_TILE_ROWS + row);
 }
 
-/* First position that the layer still holds completely. */
-static uint32_t first_held(const struct kept_session *session, uint32_t layer)
-{
-    const struct kept_layer_plan *planned = &session->plan->layers[layer];
-    uint32_t window = session->plan->shape->layers[layer].window;
-    if (!planned->ring || session->position <= window)
-        return 0;
-    return session->position - window;
-}
-
 /* One KV head's slots between the device's layout and rows by position. */
 struct head_job {
     struct kept_session *session;
-    uint32_t layer, head, from;
-    uint32_t *slots; /* [cap * d/2] words as on the device */
-    uint32_t *rows;  /* [position - from][d/2] */
+    uint32_t layer, head, from, end; /* positions */
+    uint32_t *slots;                 /* [cap * d/2] words as on the device */
+    uint32_t *rows;                  /* [end - from][d/2] */
     bool keys, saving;
 };
 
@@ -59,7 +50,7 @@ static void move_rows(const struct head_job *job)
     const struct kept_layer_plan *planned = &job->session->plan->layers[job->layer];
     uint32_t d = job->session->plan->shape->layers[job->layer].d;
     uint32_t order = job->session->plan->profile.word_order;
-    for (uint32_t t = job->from; t < job->session->position; t++) {
+    for (uint32_t t = job->from; t < job->end; t++) {
         uint32_t slot = t % planned->cap;
         uint32_t *row = job->rows + (uint64_t)(t - job->from) * (d / 2);
         for (uint32_t pair = 0; pair < d / 2; pair++) {
@@ -102,6 +93,16 @@ static uint64_t most_slot_bytes(const kept_plan *plan)
     return most;
 }
 
+/* Rings hold a block more than their window: as far as that goes, a loaded session can rewind. */
+static uint32_t first_restored(const struct kept_session *session)
+{
+    uint32_t first = session->position;
+    uint32_t most = first < KEPT_SLOT_BLOCK ? first : KEPT_SLOT_BLOCK;
+    for (uint32_t i = 0; i < most && kept_session_can_return(session, first - 1); i++)
+        first--;
+    return first;
+}
+
 static struct header header_of(const struct kept_session *session)
 {
     const struct kept_layer *layer = &session->plan->shape->layers[0];
@@ -112,25 +113,28 @@ static struct header header_of(const struct kept_session *session)
     header.n_layers = session->plan->shape->n_layers;
     header.model_hash = session->model_hash;
     header.position = session->position;
+    header.restored = first_restored(session);
     header.n_kv = layer->n_kv;
     header.d = layer->d;
     return header;
 }
 
-/* Bytes of the whole file for this position, checksum included. */
-static uint64_t file_bytes(const struct kept_session *session)
+/* Bytes of the whole file, checksum included. */
+static uint64_t file_bytes(const struct kept_session *session, const struct header *header)
 {
     const struct kept_shape *shape = session->plan->shape;
-    uint64_t n_bytes = sizeof(struct header) + session->position * 4ull + sizeof(uint64_t);
-    for (uint32_t i = 0; i < shape->n_layers; i++)
-        n_bytes += (uint64_t)(session->position - first_held(session, i)) * shape->layers[i].n_kv *
+    uint64_t n_bytes = sizeof *header + header->position * 4ull + sizeof(uint64_t);
+    for (uint32_t i = 0; i < shape->n_layers; i++) {
+        uint32_t from = kept_session_window_from(session, i, header->restored);
+        n_bytes += (uint64_t)(header->position - from) * shape->layers[i].n_kv *
                    shape->layers[i].d * 2 * 2;
+    }
     return n_bytes;
 }
 
 /* Walks all heads in file order; at points behind the tokens. */
-static kept_status move_all(struct kept_session *session, uint8_t *at, bool saving,
-                            struct kept_error *err)
+static kept_status move_all(struct kept_session *session, const struct header *header, uint8_t *at,
+                            bool saving, struct kept_error *err)
 {
     const struct kept_shape *shape = session->plan->shape;
     uint32_t *slots = kept_alloc(most_slot_bytes(session->plan));
@@ -138,14 +142,19 @@ static kept_status move_all(struct kept_session *session, uint8_t *at, bool savi
     if (!slots)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to copy slots");
     for (uint32_t i = 0; i < shape->n_layers && status == KEPT_OK; i++) {
-        struct head_job job = {session, i, 0, first_held(session, i), slots, NULL, false, saving};
+        struct head_job job = {.session = session,
+                               .layer = i,
+                               .from = kept_session_window_from(session, i, header->restored),
+                               .end = header->position,
+                               .slots = slots,
+                               .saving = saving};
         uint64_t row_bytes = shape->layers[i].d * 2ull;
         for (uint32_t h = 0; h < shape->layers[i].n_kv * 2 && status == KEPT_OK; h++) {
             job.head = h / 2;
             job.keys = h % 2 == 0;
             job.rows = (uint32_t *)(void *)at;
             status = move_head(&job, err);
-            at += (session->position - job.from) * row_bytes;
+            at += (job.end - job.from) * row_bytes;
         }
     }
     kept_free(slots);
@@ -154,10 +163,10 @@ static kept_status move_all(struct kept_session *session, uint8_t *at, bool savi
 
 kept_status kept_session_save(kept_session *session, const char *path, struct kept_error *err)
 {
-    if (!path)
-        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_save needs a path");
-    uint64_t n_bytes = file_bytes(session);
+    if (!session || !path)
+        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_save needs a session and a path");
     struct header header = header_of(session);
+    uint64_t n_bytes = file_bytes(session, &header);
     uint8_t *bytes = kept_alloc(n_bytes);
     if (!bytes)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to save a session of %llu bytes",
@@ -165,7 +174,7 @@ kept_status kept_session_save(kept_session *session, const char *path, struct ke
     memcpy(bytes, &header, sizeof header);
     memcpy(bytes + sizeof header, session->tokens, session->position * sizeof *session->tokens);
     kept_status status =
-        move_all(session, bytes + sizeof header + session->position * 4ull, true, err);
+        move_all(session, &header, bytes + sizeof header + header.position * 4ull, true, err);
     if (status == KEPT_OK) {
         uint64_t hash = kept_hash64(bytes, n_bytes - sizeof hash, VERSION);
         memcpy(bytes + n_bytes - sizeof hash, &hash, sizeof hash);
@@ -194,6 +203,10 @@ static kept_status check_header(const struct kept_session *session, const struct
         return kept_fail(err, KEPT_E_CONTEXT_FULL,
                          "'%s' holds %u tokens, the planned context is %u", path, header->position,
                          session->plan->params.context_tokens);
+    if (header->restored > header->position ||
+        header->position - header->restored > KEPT_SLOT_BLOCK)
+        return kept_fail(err, KEPT_E_FORMAT, "'%s' holds %u tokens and the windows from %u", path,
+                         header->position, header->restored);
     return KEPT_OK;
 }
 
@@ -212,10 +225,7 @@ static kept_status check_file(struct kept_session *session, const uint8_t *bytes
     memcpy(&hash, bytes + n_bytes - sizeof hash, sizeof hash);
     if (hash != kept_hash64(bytes, n_bytes - sizeof hash, VERSION))
         return kept_fail(err, KEPT_E_FORMAT, "'%s' is damaged: its checksum does not match", path);
-    uint32_t before = session->position;
-    session->position = header.position;
-    uint64_t expected = file_bytes(session);
-    session->position = before;
+    uint64_t expected = file_bytes(session, &header);
     if (expected != n_bytes)
         return kept_fail(err, KEPT_E_FORMAT, "'%s' has %zu bytes, %u tokens need %llu", path,
                          n_bytes, header.position, (unsigned long long)expected);
@@ -229,29 +239,51 @@ static kept_status check_file(struct kept_session *session, const uint8_t *bytes
     return KEPT_OK;
 }
 
+/* Before the whole file is read: it may be one for a much larger context. */
+static kept_status peek(const struct kept_session *session, const char *path,
+                        struct kept_error *err)
+{
+    struct kept_file *file = NULL;
+    struct header header;
+    kept_status status = kept_file_open(path, &file, err);
+    if (status != KEPT_OK)
+        return status;
+    if (kept_file_size(file) < sizeof header)
+        status = kept_fail(err, KEPT_E_FORMAT, "'%s' has %llu bytes, too few for a session", path,
+                           (unsigned long long)kept_file_size(file));
+    if (status == KEPT_OK)
+        status = kept_file_read_at(file, 0, &header, sizeof header, err);
+    if (status == KEPT_OK)
+        status = check_header(session, &header, path, err);
+    kept_file_close(&file);
+    return status;
+}
+
 kept_status kept_session_load(kept_session *session, const char *path, struct kept_error *err)
 {
     char *bytes = NULL;
     size_t n_bytes = 0;
     struct header header;
-    if (!path)
-        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_load needs a path");
+    if (!session || !path)
+        return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_load needs a session and a path");
     uint64_t most = session->plan->info.kv_bytes + sizeof header + 8 +
                     session->plan->params.context_tokens * 4ull;
-    kept_status status = kept_file_load(path, most, &bytes, &n_bytes, err);
-    if (status != KEPT_OK)
-        return status;
-    status = check_file(session, (const uint8_t *)bytes, n_bytes, path, err);
+    kept_status status = peek(session, path, err);
+    if (status == KEPT_OK)
+        status = kept_file_load(path, most, &bytes, &n_bytes, err);
+    if (status == KEPT_OK)
+        status = check_file(session, (const uint8_t *)bytes, n_bytes, path, err);
     if (status == KEPT_OK) {
         memcpy(&header, bytes, sizeof header);
         memcpy(session->tokens, bytes + sizeof header, header.position * 4ull);
-        session->position = session->written = header.position;
-        session->has_logits = false;
-        session->last_logits = NULL;
-        status = move_all(session, (uint8_t *)bytes + sizeof header + header.position * 4ull, false,
-                          err);
-        if (status != KEPT_OK)
-            session->position = session->written = 0;
+        kept_session_set_position(session, 0);
+        status = move_all(session, &header,
+                          (uint8_t *)bytes + sizeof header + header.position * 4ull, false, err);
+    }
+    if (status == KEPT_OK) {
+        kept_session_set_position(session, header.position);
+        session->written = header.position;
+        session->restored = header.restored;
     }
     kept_free(bytes);
     return status;

@@ -19,10 +19,11 @@ struct kept_session {
 
     int32_t *tokens; /* [context]: the evaluated ones, then those under evaluation */
     uint32_t position;
-    uint32_t written; /* end of the positions whose slots were ever written since the last reset */
-    uint32_t *step;   /* host copy: header, tokens, positions */
-    float *logits;    /* host copy, where the device's cannot be mapped; else NULL */
-    bool has_logits;  /* the device holds logits and choice of the last evaluated token */
+    uint32_t written;  /* end of the positions whose slots were ever written since the last reset */
+    uint32_t restored; /* the first position whose sliding windows a loaded file had; 0: none was */
+    uint32_t *step;    /* host copy: header, tokens, positions */
+    float *logits;     /* host copy, where the device's cannot be mapped; else NULL */
+    bool has_logits;   /* the device holds logits and choice of the last evaluated token */
     uint32_t last_choice_row; /* in this row */
     const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
@@ -31,6 +32,14 @@ struct kept_session {
     uint64_t load_ns, prefill_ns, decode_ns, prefill_tokens, decode_tokens;
     uint64_t allocations_at_commit;
 };
+
+/* The first position that a row at `position` attends to in this layer. */
+uint32_t kept_session_window_from(const struct kept_session *session, uint32_t layer,
+                                  uint32_t position);
+/* Whether every sliding-window layer still holds the window of a row at `position`. */
+bool kept_session_can_return(const struct kept_session *session, uint32_t position);
+/* Forgets the logits; at position 0 also what was written. */
+void kept_session_set_position(struct kept_session *session, uint32_t position);
 
 /* Where a region lies. */
 struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t region);
@@ -45,7 +54,7 @@ kept_status kept_session_read(struct kept_session *session, uint32_t region, uin
 kept_status kept_session_load_weights(struct kept_session *session, kept_progress_fn progress,
                                       void *user, struct kept_error *err);
 
-/* session.c: submits and waits; a time-out of the device is an error. */
+/* session.c: submits and waits; a device that does not finish in two minutes counts as lost. */
 kept_status kept_session_run(struct kept_session *session, struct kept_recording *const *recordings,
                              uint32_t n, struct kept_error *err);
 
