@@ -29,6 +29,8 @@ struct kept_profile {
     uint64_t free_bytes;   /* what this process may still use; 0: unknown */
     uint64_t max_buffer_bytes, max_binding_bytes;
     uint32_t binding_align_bytes;
+    uint64_t
+        staging_bytes; /* host memory the backend holds for transfers; 0 where memory is mapped */
     uint32_t max_group_lanes, max_shared_bytes;
     uint32_t subgroup_min, subgroup_max;
     uint32_t compute_units;

@@ -21,6 +21,11 @@ struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t 
                               (planned->bytes + 3) / 4 * 4};
 }
 
+uint64_t kept_session_bytes(const struct kept_session *session)
+{
+    return session->device->allocated_bytes + session->device->caps.staging_bytes;
+}
+
 void *kept_session_host(const struct kept_session *session, uint32_t region)
 {
     const struct kept_region *planned = &session->plan->regions[region];
@@ -55,6 +60,8 @@ static kept_status allocate(struct kept_session *session, struct kept_error *err
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a session");
     for (uint32_t i = 0; i < plan->n_buffers; i++) {
         const struct kept_buffer_plan *planned = &plan->buffers[i];
+        if (planned->exists)
+            continue;
         kept_status status = kept_buf_create(session->device, planned->name, planned->bytes,
                                              planned->flags, &session->bufs[i], err);
         if (status != KEPT_OK)
@@ -234,7 +241,7 @@ static kept_status warm_up(struct kept_session *session, struct kept_error *err)
 static kept_status measure_driver(struct kept_session *session, struct kept_error *err)
 {
     struct kept_memory_info memory;
-    uint64_t own = session->device->allocated_bytes, cap = session->plan->params.memory_bytes;
+    uint64_t own = kept_session_bytes(session), cap = session->plan->params.memory_bytes;
     char used[32], allowed[32];
     if (kept_device_memory(session->device, &memory, NULL) != KEPT_OK || memory.usage_bytes == 0)
         return KEPT_OK;

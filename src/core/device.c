@@ -34,6 +34,7 @@ static void fill_profile(const struct kept_device_desc *desc, const struct kept_
     out->max_buffer_bytes = caps->max_buffer_bytes;
     out->max_binding_bytes = caps->max_binding_bytes;
     out->binding_align_bytes = caps->binding_align_bytes;
+    out->staging_bytes = caps->staging_bytes;
     out->max_group_lanes = caps->max_group_lanes;
     out->max_shared_bytes = caps->max_shared_bytes;
     out->subgroup_min = caps->subgroup_min;

@@ -20,7 +20,8 @@ static uint32_t add_buffer(struct kept_plan *plan, const char *name, uint64_t by
     if (!grown)
         return 0;
     plan->buffers = grown;
-    grown[plan->n_buffers] = (struct kept_buffer_plan){name, bytes, flags};
+    grown[plan->n_buffers] =
+        (struct kept_buffer_plan){.name = name, .bytes = bytes, .flags = flags};
     return plan->n_buffers++;
 }
 
@@ -46,7 +47,8 @@ static void place_kind(struct kept_plan *plan, int kind)
     uint32_t buffer = UINT32_MAX;
     for (uint32_t i = 0; i < plan->n_regions && plan->status == KEPT_OK; i++) {
         struct kept_region *region = &plan->regions[i];
-        if (region->category == KEPT_CATEGORY_ACTIVATIONS || kind_of(region->category) != kind)
+        if (region->category == KEPT_CATEGORY_ACTIVATIONS || i == plan->transfer ||
+            kind_of(region->category) != kind)
             continue;
         uint64_t bytes = kept_plan_align(plan, region->bytes);
         if (region->bytes > plan->profile.max_buffer_bytes) {
@@ -91,6 +93,16 @@ static void place_activations(struct kept_plan *plan)
     plan->info.lower_bound_bytes = lower_bound;
 }
 
+static void place_transfer(struct kept_plan *plan)
+{
+    if (plan->status != KEPT_OK || plan->transfer == KEPT_NO_REGION)
+        return;
+    struct kept_region *region = &plan->regions[plan->transfer];
+    region->buffer = add_buffer(plan, "transfer", region->bytes, KEPT_BUF_HOST);
+    if (plan->status == KEPT_OK)
+        plan->buffers[region->buffer].exists = true;
+}
+
 void kept_plan_buffers(struct kept_plan *plan)
 {
     if (plan->status != KEPT_OK)
@@ -98,6 +110,7 @@ void kept_plan_buffers(struct kept_plan *plan)
     for (int kind = 0; kind < KIND_COUNT; kind++)
         place_kind(plan, kind);
     place_activations(plan);
+    place_transfer(plan);
     for (uint32_t i = 0; i < plan->n_buffers; i++)
         plan->info.planned_bytes += plan->buffers[i].bytes;
 }

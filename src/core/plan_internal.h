@@ -24,11 +24,18 @@
     64u /* slots come in pages of 64; rows of ring layers are evaluated in blocks of 64 */
 
 /* X(NAME, "name") */
-#define KEPT_CATEGORY_LIST(X)                                                                     \
-    X(WEIGHTS, "weights")                                                                         \
-    X(KV, "kv") X(ASSOCIATIVE, "associative") X(EPISODIC, "episodic") X(SCORER, "scorer")         \
-        X(ACTIVATIONS, "activations") X(LOGITS, "logits") X(SAMPLER, "sampler") X(STATE, "state") \
-            X(STAGING, "staging") X(DRIVER, "driver")
+#define KEPT_CATEGORY_LIST(X)     \
+    X(WEIGHTS, "weights")         \
+    X(KV, "kv")                   \
+    X(ASSOCIATIVE, "associative") \
+    X(EPISODIC, "episodic")       \
+    X(SCORER, "scorer")           \
+    X(ACTIVATIONS, "activations") \
+    X(LOGITS, "logits")           \
+    X(SAMPLER, "sampler")         \
+    X(STATE, "state")             \
+    X(STAGING, "staging")         \
+    X(DRIVER, "driver")
 
 enum kept_category {
 #define X(NAME, name) KEPT_CATEGORY_##NAME,
@@ -52,6 +59,7 @@ struct kept_buffer_plan {
     const char *name;
     uint64_t bytes;
     uint32_t flags; /* KEPT_BUF_… */
+    bool exists;    /* held by the backend since the device was opened: counted, not allocated */
 };
 
 /* File rows row_first … +n_rows of a tensor go to offset_bytes of their region: re-laid when it is
@@ -133,8 +141,9 @@ struct kept_plan {
     uint32_t output_norm;
     uint32_t rope_tables[KEPT_MAX_ROPES];
     uint32_t rope_hi_rows; /* rows of the coarse half of a table */
-    uint32_t step,
-        step_host; /* regions; step_host KEPT_NO_REGION where the host writes step itself */
+    uint32_t transfer;     /* region: the backend's staging memory, or KEPT_NO_REGION */
+    uint32_t step;         /* region */
+    uint32_t step_host;    /* region, or KEPT_NO_REGION where the host writes step itself */
     uint32_t logits, logits_host, choice, choice_host;
     struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows */
     uint32_t n_programs;

@@ -102,6 +102,11 @@ void kept_plan_slots(struct kept_plan *plan)
                                         "rows asked for only", "logits");
     plan->choice = kept_plan_add_region(plan, KEPT_CATEGORY_SAMPLER, rows * 8,
                                         "greedy choice and its logit", "choice");
+    plan->transfer = KEPT_NO_REGION;
+    if (plan->profile.staging_bytes)
+        plan->transfer =
+            kept_plan_add_region(plan, KEPT_CATEGORY_STAGING, plan->profile.staging_bytes,
+                                 "the backend's, for transfers", "transfer.host");
     plan->step_host = plan->logits_host = plan->choice_host = KEPT_NO_REGION;
     if (plan->profile.host_visible || !plan->profile.host_buffers_mapped)
         return;

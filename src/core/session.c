@@ -415,7 +415,7 @@ void kept_session_stats(kept_session *session, struct kept_session_stats *out)
     const struct kept_device *device = session->device;
     *out = (struct kept_session_stats){
         .planned_bytes = session->plan->info.planned_bytes,
-        .actual_bytes = device->allocated_bytes,
+        .actual_bytes = kept_session_bytes(session),
         .driver_bytes = session->driver_bytes,
         .load_ns = session->load_ns,
         .prefill_ns = session->prefill_ns,

@@ -43,6 +43,8 @@ void kept_session_set_position(struct kept_session *session, uint32_t position);
 
 /* Where a region lies. */
 struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t region);
+/* Bytes the library holds on the device now, the backend's staging memory included. */
+uint64_t kept_session_bytes(const struct kept_session *session);
 /* Its host address, or NULL when it is not mapped. */
 void *kept_session_host(const struct kept_session *session, uint32_t region);
 kept_status kept_session_write(struct kept_session *session, uint32_t region, uint64_t offset,
