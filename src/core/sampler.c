@@ -1,14 +1,14 @@
 /* core/sampler.c: from logits to a token, on the host.
  *
- * Candidates are sorted by logit (index breaks ties) as far as the filters need them, so equal
- * inputs give equal choices on every machine. Random numbers come from a counter-based generator
- * keyed by (seed, position): a token's draw does not depend on how many draws were made before it.
+ * Candidates are ordered by logit (index breaks ties) through a heap, and only as far as the
+ * filters keep them: a vocabulary of 262144 is never sorted. Equal inputs give equal choices.
+ * Random numbers come from a counter-based generator keyed by (seed, position): a token's draw does
+ * not depend on how many draws were made before it.
  * Source of the mixing function: Steele, Lea and Flood 2014, SplitMix64.
  */
 #include "kept/sampler.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -27,7 +27,6 @@ struct kept_sampler {
     struct kept_sampler_params params;
     uint32_t n_vocab;
     struct candidate *candidates; /* [n_vocab] */
-    double *weights;              /* [n_vocab] */
     int32_t *history;             /* ring of repeat_last */
     uint32_t n_history;           /* ever accepted */
 };
@@ -62,7 +61,7 @@ kept_status kept_sampler_create(const struct kept_sampler_params *params, uint32
 {
     if (out)
         *out = NULL;
-    if (!params || !out || n_vocab == 0)
+    if (!params || !out || n_vocab == 0 || n_vocab > INT32_MAX)
         return kept_fail(err, KEPT_E_ARGUMENT, "a sampler needs parameters and a vocabulary");
     kept_status status = check_params(params, err);
     if (status != KEPT_OK)
@@ -77,9 +76,8 @@ kept_status kept_sampler_create(const struct kept_sampler_params *params, uint32
     if (sampler->params.repeat_penalty == 0.0f)
         sampler->params.repeat_penalty = 1.0f;
     sampler->candidates = kept_calloc(n_vocab, sizeof *sampler->candidates);
-    sampler->weights = kept_calloc(n_vocab, sizeof *sampler->weights);
     sampler->history = kept_calloc(sampler->params.repeat_last, sizeof *sampler->history);
-    if (!sampler->candidates || !sampler->weights || !sampler->history) {
+    if (!sampler->candidates || !sampler->history) {
         kept_sampler_destroy(&sampler);
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to sample from %u tokens", n_vocab);
     }
@@ -92,7 +90,6 @@ void kept_sampler_destroy(kept_sampler **sampler)
     if (!sampler || !*sampler)
         return;
     kept_free((*sampler)->candidates);
-    kept_free((*sampler)->weights);
     kept_free((*sampler)->history);
     kept_free(*sampler);
     *sampler = NULL;
@@ -142,14 +139,6 @@ static void penalise(kept_sampler *sampler)
     }
 }
 
-static int by_logit(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit < y->logit ? 1 : -1;
-    return x->token < y->token ? -1 : x->token > y->token;
-}
-
 static uint64_t mix(uint64_t z)
 {
     z += 0x9E3779B97F4A7C15u;
@@ -164,42 +153,111 @@ static double uniform_at(uint64_t seed, uint32_t position)
     return (double)(mix(mix(seed) ^ position) >> 11) * 0x1p-53;
 }
 
-/* Moves the candidates that can survive the filters to the front and sorts them; returns how many.
- * A candidate below min-p, or so unlikely that the whole vocabulary of it weighs nothing, never
- * needs sorting. */
-static uint32_t sort_likely(kept_sampler *sampler, float best)
+/* Moves the candidates that weigh something to the front; returns how many. A vocabulary of 262144
+ * of those left out weighs less than one part in 10^8. */
+static uint32_t keep_likely(kept_sampler *sampler, float best)
 {
-    const struct kept_sampler_params *params = &sampler->params;
-    float least = best - 40.0f * params->temperature;
+    float least = best - 32.0f * sampler->params.temperature;
     uint32_t n = 0;
     for (uint32_t i = 0; i < sampler->n_vocab; i++)
         if (sampler->candidates[i].logit >= least)
             sampler->candidates[n++] = sampler->candidates[i];
-    qsort(sampler->candidates, n, sizeof *sampler->candidates, by_logit);
-    return params->top_k != 0 && params->top_k < n ? params->top_k : n;
+    return n;
 }
 
-static int32_t draw(kept_sampler *sampler, uint32_t n, uint32_t position)
+/* ---- candidates as a heap, the likeliest first ---- */
+
+static bool goes_first(const struct candidate *a, const struct candidate *b)
+{
+    return a->logit != b->logit ? a->logit > b->logit : a->token < b->token;
+}
+
+static void sink(struct candidate *heap, uint32_t n, uint32_t i)
+{
+    struct candidate moving = heap[i];
+    for (uint32_t child = 2 * i + 1; child < n; child = 2 * i + 1) {
+        if (child + 1 < n && goes_first(&heap[child + 1], &heap[child]))
+            child++;
+        if (!goes_first(&heap[child], &moving))
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = moving;
+}
+
+/* Takes the likeliest off the heap of n and puts it where the heap then ends, at n - 1. */
+static void pop(struct candidate *heap, uint32_t n)
+{
+    struct candidate first = heap[0];
+    heap[0] = heap[n - 1];
+    sink(heap, n - 1, 0);
+    heap[n - 1] = first;
+}
+
+static double weight_of(const kept_sampler *sampler, const struct candidate *candidate, double best)
+{
+    return exp(((double)candidate->logit - best) / (double)sampler->params.temperature);
+}
+
+/* Orders candidates by likelihood only as far as the filters keep them: the kept ones are the last
+ * n_kept of the n candidates, the likeliest at the very end. */
+static uint32_t filter(kept_sampler *sampler, uint32_t n, double best, double *kept)
 {
     const struct kept_sampler_params *params = &sampler->params;
-    double best = sampler->candidates[0].logit, total = 0.0, kept = 0.0;
-    for (uint32_t i = 0; i < n; i++) {
-        sampler->weights[i] =
-            exp(((double)sampler->candidates[i].logit - best) / (double)params->temperature);
-        total += sampler->weights[i];
-    }
+    struct candidate *heap = sampler->candidates;
     bool nucleus = params->top_p > 0.0f && params->top_p < 1.0f;
-    uint32_t n_kept = 0;
-    while (n_kept < n && (n_kept == 0 || sampler->weights[n_kept] >= (double)params->min_p) &&
-           (!nucleus || kept < (double)params->top_p * total))
-        kept += sampler->weights[n_kept++];
-    double at = uniform_at(params->seed, position) * kept;
-    for (uint32_t i = 0; i + 1 < n_kept; i++) {
-        at -= sampler->weights[i];
-        if (at < 0.0)
-            return sampler->candidates[i].token;
+    uint32_t most = params->top_k != 0 && params->top_k < n ? params->top_k : n, n_kept = 0;
+    double total = 0.0;
+    for (uint32_t i = n / 2; i-- > 0;)
+        sink(heap, n, i);
+    if (most < n) { /* the nucleus is a share of what top-k leaves */
+        for (uint32_t i = 0; i < most; i++) {
+            pop(heap, n - i);
+            total += weight_of(sampler, &heap[n - i - 1], best);
+        }
+    } else {
+        for (uint32_t i = 0; i < n && nucleus; i++)
+            total += weight_of(sampler, &heap[i], best);
     }
-    return sampler->candidates[n_kept - 1].token;
+    *kept = 0.0;
+    while (n_kept < most && (!nucleus || *kept < (double)params->top_p * total)) {
+        if (most == n)
+            pop(heap, n - n_kept);
+        double weight = weight_of(sampler, &heap[n - n_kept - 1], best);
+        if (n_kept > 0 && weight < (double)params->min_p)
+            break;
+        *kept += weight;
+        n_kept++;
+    }
+    return n_kept;
+}
+
+/* Draws among candidates by weight, from the last one down. */
+static int32_t draw(const kept_sampler *sampler, const struct candidate *candidates, uint32_t n,
+                    double best, double at)
+{
+    for (uint32_t i = n; i-- > 1;) {
+        at -= weight_of(sampler, &candidates[i], best);
+        if (at < 0.0)
+            return candidates[i].token;
+    }
+    return candidates[0].token;
+}
+
+static int32_t sample(kept_sampler *sampler, double best, uint32_t position)
+{
+    const struct kept_sampler_params *params = &sampler->params;
+    const struct candidate *candidates = sampler->candidates;
+    uint32_t n = keep_likely(sampler, (float)best), n_kept = n;
+    double kept = 0.0;
+    if (params->top_k != 0 || params->top_p > 0.0f || params->min_p > 0.0f)
+        n_kept = filter(sampler, n, best, &kept);
+    else /* no order is needed */
+        for (uint32_t i = 0; i < n; i++)
+            kept += weight_of(sampler, &candidates[i], best);
+    return draw(sampler, candidates + (n - n_kept), n_kept, best,
+                uniform_at(params->seed, position) * kept);
 }
 
 kept_status kept_sampler_choose(kept_sampler *sampler, const float *logits, uint32_t position,
@@ -220,7 +278,6 @@ kept_status kept_sampler_choose(kept_sampler *sampler, const float *logits, uint
         *token = (int32_t)best;
         return KEPT_OK;
     }
-    uint32_t n = sort_likely(sampler, top);
-    *token = draw(sampler, n, position);
+    *token = sample(sampler, (double)top, position);
     return KEPT_OK;
 }
