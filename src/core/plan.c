@@ -19,6 +19,7 @@
 #define MAX_CHUNK       16384u
 #define MAX_CONTEXT     (1u << 28)
 #define MIN_ALIGN_BYTES 256u
+#define MAX_ALIGN_BYTES 4096u
 
 static const char *const category_names[KEPT_CATEGORY_COUNT] = {
 #define X(NAME, name) name,
@@ -177,27 +178,33 @@ static void sum_up(struct kept_plan *plan)
     info->n_buffers = plan->n_buffers;
 }
 
-static kept_status check_profile(const struct kept_profile *profile, struct kept_error *err)
+/* A profile may come from a file: texts end, and limits are whole steps of the alignment. */
+static kept_status check_profile(struct kept_profile *profile, struct kept_error *err)
 {
+    profile->id[sizeof profile->id - 1] = '\0';
+    profile->name[sizeof profile->name - 1] = '\0';
+    profile->driver[sizeof profile->driver - 1] = '\0';
+    profile->api[sizeof profile->api - 1] = '\0';
+    profile->type[sizeof profile->type - 1] = '\0';
+    profile->architecture[sizeof profile->architecture - 1] = '\0';
     if (profile->max_buffer_bytes < 1 << 20 || profile->max_binding_bytes < 1 << 20 ||
-        profile->binding_align_bytes > 4096 || profile->word_order > 1 ||
+        profile->binding_align_bytes > MAX_ALIGN_BYTES || profile->word_order > 1 ||
         (profile->binding_align_bytes & (profile->binding_align_bytes - 1)) != 0)
         return kept_fail(
             err, KEPT_E_ARGUMENT,
             "the profile of '%s' has no usable limits (buffer %llu, binding %llu, align %u bytes)",
             profile->id, (unsigned long long)profile->max_buffer_bytes,
             (unsigned long long)profile->max_binding_bytes, profile->binding_align_bytes);
+    profile->max_buffer_bytes -= profile->max_buffer_bytes % MAX_ALIGN_BYTES;
+    profile->max_binding_bytes -= profile->max_binding_bytes % MAX_ALIGN_BYTES;
     return KEPT_OK;
 }
 
 kept_status kept_plan_make(const kept_model *model, const struct kept_profile *profile,
-                           const struct kept_plan_params *params, kept_plan **out,
-                           struct kept_error *err)
+                           const struct kept_tuning *tuning, const struct kept_plan_params *params,
+                           kept_plan **out, struct kept_error *err)
 {
     *out = NULL;
-    kept_status status = check_profile(profile, err);
-    if (status != KEPT_OK)
-        return status;
     kept_plan *plan = kept_calloc(1, sizeof *plan);
     if (!plan)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a plan");
@@ -205,7 +212,7 @@ kept_status kept_plan_make(const kept_model *model, const struct kept_profile *p
     plan->shape = &model->shape;
     plan->profile = *profile;
     plan->err = err;
-    kept_tune_device(profile, &plan->tuning);
+    plan->tuning = *tuning;
     resolve_params(plan, params);
     kept_plan_weights(plan);
     kept_plan_slots(plan);
@@ -213,7 +220,7 @@ kept_status kept_plan_make(const kept_model *model, const struct kept_profile *p
     kept_plan_buffers(plan);
     if (plan->status == KEPT_OK)
         sum_up(plan);
-    status = plan->status;
+    kept_status status = plan->status;
     if (status == KEPT_OK)
         *out = plan;
     else
@@ -230,8 +237,14 @@ kept_status kept_plan_create(const kept_model *model, const struct kept_profile 
     if (!model || !profile || !out)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_plan_create needs a model, a profile and out");
     struct kept_plan_params none = {0};
+    struct kept_profile device = *profile;
+    struct kept_tuning tuning;
     kept_plan *plan;
-    kept_status status = kept_plan_make(model, profile, params ? params : &none, &plan, err);
+    kept_status status = check_profile(&device, err);
+    if (status != KEPT_OK)
+        return status;
+    kept_tune_device(&device, &tuning);
+    status = kept_plan_make(model, &device, &tuning, params ? params : &none, &plan, err);
     if (status != KEPT_OK)
         return status;
     kept_plan_judge(plan);

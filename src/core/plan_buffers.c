@@ -42,6 +42,21 @@ static int kind_of(enum kept_category category)
     }
 }
 
+/* A call binds a region whole, if it does not cut it: matrices and slots were made to fit. */
+static void check_binding(struct kept_plan *plan, const struct kept_region *region)
+{
+    if (region->category == KEPT_CATEGORY_STAGING ||
+        region->bytes <= plan->profile.max_binding_bytes)
+        return;
+    const char *less = region->category == KEPT_CATEGORY_ACTIVATIONS ? ": use a smaller --chunk"
+                       : region->category == KEPT_CATEGORY_LOGITS    ? ": use fewer rows of logits"
+                                                                     : "";
+    kept_plan_fail(plan, KEPT_E_UNSUPPORTED,
+                   "region '%s' takes %llu bytes; the device binds at most %llu%s", region->name,
+                   (unsigned long long)region->bytes,
+                   (unsigned long long)plan->profile.max_binding_bytes, less);
+}
+
 static void place_kind(struct kept_plan *plan, int kind)
 {
     uint32_t buffer = UINT32_MAX;
@@ -107,6 +122,8 @@ void kept_plan_buffers(struct kept_plan *plan)
 {
     if (plan->status != KEPT_OK)
         return;
+    for (uint32_t i = 0; i < plan->n_regions; i++)
+        check_binding(plan, &plan->regions[i]);
     for (int kind = 0; kind < KIND_COUNT; kind++)
         place_kind(plan, kind);
     place_activations(plan);

@@ -39,7 +39,8 @@ static uint64_t total_of(const struct kept_plan *plan, uint32_t context, uint32_
     kept_plan *tried;
     params.context_tokens = context;
     params.chunk_tokens = chunk < context ? chunk : context;
-    if (kept_plan_make(plan->model, &plan->profile, &params, &tried, NULL) != KEPT_OK)
+    if (kept_plan_make(plan->model, &plan->profile, &plan->tuning, &params, &tried, NULL) !=
+        KEPT_OK)
         return UINT64_MAX;
     uint64_t total = tried->info.total_bytes;
     kept_plan_destroy(&tried);

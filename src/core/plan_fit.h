@@ -4,10 +4,11 @@
 
 #include "core/plan_internal.h"
 
-/* Plan without verdict (plan.c); used to try neighbours. */
+/* Plan without verdict (plan.c); used to try neighbours, and by tests with a tuning of their own.
+ * */
 kept_status kept_plan_make(const kept_model *model, const struct kept_profile *profile,
-                           const struct kept_plan_params *params, kept_plan **out,
-                           struct kept_error *err);
+                           const struct kept_tuning *tuning, const struct kept_plan_params *params,
+                           kept_plan **out, struct kept_error *err);
 
 /* Sets info.budget_bytes and info.fits; when it does not fit, fills the alternatives. */
 void kept_plan_judge(struct kept_plan *plan);

@@ -232,6 +232,23 @@ void kept_arch_read_decoder(struct kept_arch_reader *in, struct kept_shape *out)
     }
 }
 
+/* What the kernels divide by, take roots of, or use as a width. */
+static void check_numbers(struct kept_arch_reader *in, const struct kept_shape *shape)
+{
+    if (!(shape->eps >= 0.0f && shape->eps < 1.0f))
+        kept_arch_fail(in, KEPT_E_FORMAT, "the norms' epsilon is %g; 0 to 1 is possible",
+                       (double)shape->eps);
+    for (uint32_t i = 0; i < shape->n_ropes; i++) {
+        const struct kept_rope *rope = &shape->ropes[i];
+        if (!(rope->base > 0.0) || !(rope->scale > 0.0) || !isfinite(rope->scale))
+            kept_arch_fail(in, KEPT_E_FORMAT, "the rotation has base %g and scale %g", rope->base,
+                           rope->scale);
+        if (rope->n_rot == 0 || rope->n_rot % 2 != 0 || rope->n_rot > shape->layers[0].d)
+            kept_arch_fail(in, KEPT_E_FORMAT, "%u elements of a head of %u are rotated",
+                           rope->n_rot, shape->layers[0].d);
+    }
+}
+
 kept_status kept_shape_read(const struct kept_gguf *gguf, struct kept_arena *arena,
                             struct kept_shape *out, struct kept_error *err)
 {
@@ -247,6 +264,8 @@ kept_status kept_shape_read(const struct kept_gguf *gguf, struct kept_arena *are
         struct kept_arch_reader in = {gguf, families[i].name, arena, err, KEPT_OK};
         shape.family = families[i].name;
         families[i].read(&in, &shape);
+        if (in.status == KEPT_OK)
+            check_numbers(&in, &shape);
         if (in.status == KEPT_OK)
             *out = shape;
         return in.status;
