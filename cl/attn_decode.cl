@@ -40,7 +40,8 @@ __kernel KEPT_GROUP void attn_decode(__global const float *qkv, __global const u
     first += (uint)((ulong)n * split / p.n_splits);
     head0 += kv * group;
     __global const float *qs = qkv + (ulong)row * p.q_stride + head0 * D;
-    __global float *out = part + (((ulong)row * p.n_head + head0) * p.parts + p.part_first + split) * (D + 4);
+    ulong at_part = ((ulong)row * p.n_head + head0) * p.parts + p.part_first + split;
+    __global float *out = part + at_part * (D + 4);
     ulong out_stride = (ulong)p.parts * (D + 4);
 
 #if WG == 1

@@ -1,9 +1,10 @@
 /* matmat: a matrix times many activation rows (kept_matmul_params).
  *
- *   WG >= 16: a group computes BM rows x BN columns. Per step of one unit (32 elements of K): weights unpacked into
- *       local A [32][BM], x into B [32][BN]; a lane holds TM = 4 rows x TN columns.
- *   WG 1: a work-item unpacks 128 elements of a tile of 16 rows once, as 16-wide vectors in private memory, and multiplies them
- *       with BN columns, eight at a time; BM/16 tiles one after the other.
+ *   WG >= 16: a group computes BM rows x BN columns. Per step of one unit (32 elements of K),
+ *       weights are unpacked into local A [32][BM] and x goes to B [32][BN]; a lane holds TM = 4
+ *       rows x TN columns.
+ *   WG 1: a work-item unpacks 128 elements of a tile of 16 rows once, as 16-wide vectors in private
+ *       memory, and multiplies them with BN columns, eight at a time; BM/16 tiles in turn.
  * Tunables: BM (a multiple of 16), BN, EPI; BM * BN must be a multiple of 4 * WG, WG of BM / 4.
  */
 #ifndef BM
@@ -142,7 +143,7 @@ __kernel KEPT_GROUP void matmat(__global const uint *weights, __global const flo
 #error matmat: BM * BN must be a multiple of 4 * WG, and BM of 16
 #endif
 
-/* One step's weights: a task is half a unit of one row. Neighbouring lanes have neighbouring rows. */
+/* A step's weights: a task is half a unit of a row. Neighbouring lanes take neighbouring rows. */
 static void load_a(__local float *a, __global const uint *weights,
                    const struct kept_matmul_params *p, uint row0, uint u)
 {
@@ -173,7 +174,9 @@ static void load_b(__local float *b, __global const float *x, uint x_stride, uin
 {
     for (uint t = LID; t < BN * 8; t += WG) {
         uint c = t / 8, h = t % 8 / 4, q = t % 4;
-        float4 v = c < columns ? vload4(q, x + (ulong)c * x_stride + run_at(2 * u + h)) : (float4)(0.0f);
+        float4 v = (float4)(0.0f);
+        if (c < columns)
+            v = vload4(q, x + (ulong)c * x_stride + run_at(2 * u + h));
         __local float *to = b + (h * 16 + q * 4) * (BN + 1) + c;
         to[0] = v.x;
         to[BN + 1] = v.y;

@@ -1,8 +1,8 @@
 /* matvec: a matrix times 1 to 8 activation rows (kept_matmul_params).
  *
- *   WG >= 16: lane = row of a tile and one of KS = WG/16 slices of K          WG 1: a work-item = a tile of 16 rows
- *       lid = slice * 16 + row; slice s takes units s, s + KS, …                  as 16-wide vectors, all of K
- *       x is uniform within a slice; slices meet in local memory                  no local memory, no barrier
+ *   WG >= 16: lane = row of a tile in one of KS = WG/16 slices of K, lid = slice * 16 + row.
+ *       Slice s takes units s, s + KS and so on; x is uniform in it. Slices meet in local memory.
+ *   WG 1: a work-item = a tile of 16 rows as 16-wide vectors, all of K: no local memory or barrier.
  * Tunables: NC columns a group, TR tiles a group works through one after the other, EPI epilogue.
  */
 #ifndef NC
@@ -157,7 +157,8 @@ __kernel KEPT_GROUP void matvec(__global const uint *weights, __global const flo
                 part[(m * NC + c) * WG + lid] = acc[c];
         }
         SYNC();
-        tile_store(part, y + (ulong)(p.row_first + c0) * p.y_stride, &p, tile, min(live - c0, (uint)NC));
+        tile_store(part, y + (ulong)(p.row_first + c0) * p.y_stride, &p, tile,
+                   min(live - c0, (uint)NC));
         SYNC();
     }
 }

@@ -1,7 +1,7 @@
 /* norm: RMS norm, with the residual add of post-norm models (kept_norm_params).
  *
- * A group has one row; a lane takes chunks of 16 elements, so that the sums of 16 which follow an activation row need
- * no other lane. Two sums over the group at most.
+ * A group has one row; a lane takes chunks of 16 elements, so that the sums of 16 which follow an
+ * activation row need no other lane. Two sums over the group at most.
  *   MODE 0: out = n(x, w)   1: x += n(y, w_post), then out = n(x, w)   2: x += n(y, w_post)
  */
 #include "common/kept.clh"

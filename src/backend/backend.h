@@ -75,7 +75,8 @@ struct kept_memory_info {
 };
 
 enum kept_buf_flags {
-    /* Host memory that the device can read and write, always mappable (staging, read-back). */
+    /* Host memory that the device can read and write (staging, read-back). Has a host address where
+     * caps.host_buffers_mapped; else (OpenCL) it is reached by kept_buf_write and kept_buf_read. */
     KEPT_BUF_HOST = 1
 };
 
@@ -149,7 +150,8 @@ struct kept_backend_ops {
     kept_status (*memory_info)(struct kept_device *device, struct kept_memory_info *out,
                                struct kept_error *err);
 
-    /* Contents are zero after create. caps.host_visible or KEPT_BUF_HOST: host is set. */
+    /* Contents are zero after create. host is set with caps.host_visible, and for KEPT_BUF_HOST with
+     * caps.host_buffers_mapped. */
     kept_status (*buf_create)(struct kept_device *device, uint64_t n_bytes, uint32_t flags,
                               struct kept_buf **out, struct kept_error *err);
     void (*buf_destroy)(struct kept_buf *buf);

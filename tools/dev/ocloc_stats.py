@@ -20,6 +20,7 @@ ROWS = [
     ('matvec', 'Q4_K', 'WG=64 NC=8 TR=1'), ('matvec', 'Q6_K', 'WG=64 NC=1 TR=1'),
     ('matmat', 'Q4_K', 'WG=128 BM=64 BN=64'), ('matmat', 'Q4_K', 'WG=256 BM=64 BN=64'),
     ('matmat', 'Q4_K', 'WG=128 BM=32 BN=64 EPI=2'), ('matmat', 'Q4_K', 'WG=128 BM=64 BN=64 EPI=2'),
+    ('matmat', 'Q4_K', 'WG=256 BM=64 BN=64 EPI=2'),
     ('attn_decode', 'f16', 'WG=64 D=64 G=1'), ('attn_decode', 'f16', 'WG=64 D=64 G=3'),
     ('attn_decode', 'f16', 'WG=64 D=64 G=8'), ('attn_decode', 'f16', 'WG=64 D=128 G=8'),
     ('attn_decode', 'f16', 'WG=64 D=256 G=4'), ('attn_prefill', 'f16', 'WG=64 D=64 G=3 BQ=4'),

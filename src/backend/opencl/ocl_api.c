@@ -23,9 +23,9 @@ bool ocl_api_open(struct ocl_api *api, char why[160])
     const char *missing = NULL;
     void *symbol;
     /* ISO C has no cast from an object to a function pointer; the representations are the same. */
-#define X(name)                                                                                    \
-    symbol = kept_dl_symbol(api->dl, "cl" #name);                                                  \
-    memcpy(&api->name, &symbol, sizeof symbol);                                                    \
+#define X(name)                                   \
+    symbol = kept_dl_symbol(api->dl, "cl" #name); \
+    memcpy(&api->name, &symbol, sizeof symbol);   \
     missing = symbol == NULL ? "cl" #name : missing;
     OCL_FUNCTIONS(X)
 #undef X
@@ -45,8 +45,8 @@ void ocl_api_close(struct ocl_api *api)
 
 const char *ocl_code_name(cl_int code)
 {
-#define NAME(code)                                                                                 \
-    case code:                                                                                     \
+#define NAME(code) \
+    case code:     \
         return #code;
     switch (code) {
         NAME(CL_DEVICE_NOT_FOUND)

@@ -57,7 +57,8 @@ static void fill_caps(struct ocl_device *d, bool profile)
     size_t items[16] = {0};
     uint64_t lanes = ocl_info_u64(&d->api, id, CL_DEVICE_MAX_WORK_GROUP_SIZE);
     if (d->api.GetDeviceInfo(id, CL_DEVICE_MAX_WORK_ITEM_SIZES, sizeof items, items, NULL) ==
-            CL_SUCCESS && items[0] < lanes)
+            CL_SUCCESS &&
+        items[0] < lanes)
         lanes = items[0];
     uint64_t align = ocl_info_u64(&d->api, id, CL_DEVICE_MEM_BASE_ADDR_ALIGN) / 8;
     caps->type = d->base.desc.type;
@@ -106,15 +107,18 @@ static kept_status find(struct ocl_device *d, uint32_t index, struct kept_error 
         return kept_fail(err, KEPT_E_NO_DEVICE, "opencl:%" PRIu32 ": %s", index, why);
     kept_status status = ocl_enumerate(&d->api, &refs, &count, why, err);
     if (status == KEPT_OK && index >= count)
-        status = count == 0 ? kept_fail(err, KEPT_E_NO_DEVICE, "opencl:%" PRIu32 ": %s", index, why)
-                            : kept_fail(err, KEPT_E_NO_DEVICE, "there is no opencl:%" PRIu32
-                                        "; OpenCL has %" PRIu32 " device(s)", index, count);
+        status = count == 0
+                     ? kept_fail(err, KEPT_E_NO_DEVICE, "opencl:%" PRIu32 ": %s", index, why)
+                     : kept_fail(err, KEPT_E_NO_DEVICE,
+                                 "there is no opencl:%" PRIu32 "; OpenCL has %" PRIu32 " device(s)",
+                                 index, count);
     if (status == KEPT_OK) {
         d->ref = refs[index];
         ocl_describe(&d->api, &d->ref, index, &d->base.desc);
         if (!d->base.desc.usable)
-            status = kept_fail(err, KEPT_E_UNSUPPORTED, "opencl:%" PRIu32 " (%s) cannot be used: %s",
-                               index, d->base.desc.name, d->base.desc.why_not);
+            status =
+                kept_fail(err, KEPT_E_UNSUPPORTED, "opencl:%" PRIu32 " (%s) cannot be used: %s",
+                          index, d->base.desc.name, d->base.desc.why_not);
     }
     kept_free(refs);
     return status;
@@ -214,9 +218,10 @@ kept_status ocl_buf_create(struct kept_device *device, uint64_t n_bytes, uint32_
         if (b->mem != NULL)
             d->api.ReleaseMemObject(b->mem);
         kept_free(b);
-        return ocl_fail(err, code, "%s: a buffer of %" PRIu64 " bytes (%" PRIu64 " of %" PRIu64
-                        " are allocated)", device->desc.name, n_bytes, device->allocated_bytes,
-                        device->desc.memory_bytes);
+        return ocl_fail(
+            err, code,
+            "%s: a buffer of %" PRIu64 " bytes (%" PRIu64 " of %" PRIu64 " are allocated)",
+            device->desc.name, n_bytes, device->allocated_bytes, device->desc.memory_bytes);
     }
     b->base = (struct kept_buf){.device = device, .n_bytes = n_bytes, .flags = flags};
     *out = &b->base;
@@ -237,8 +242,8 @@ kept_status ocl_write(struct kept_buf *buf, uint64_t offset, const void *from, u
     cl_int code = d->api.EnqueueWriteBuffer(d->queue, ((struct ocl_buf *)buf)->mem, CL_TRUE,
                                             (size_t)offset, (size_t)n_bytes, from, 0, NULL, NULL);
     if (code != CL_SUCCESS)
-        return ocl_fail(err, code, "%s: writing %" PRIu64 " bytes at %" PRIu64,
-                        d->base.desc.name, n_bytes, offset);
+        return ocl_fail(err, code, "%s: writing %" PRIu64 " bytes at %" PRIu64, d->base.desc.name,
+                        n_bytes, offset);
     return KEPT_OK;
 }
 
@@ -249,8 +254,8 @@ kept_status ocl_read(struct kept_buf *buf, uint64_t offset, void *to, uint64_t n
     cl_int code = d->api.EnqueueReadBuffer(d->queue, ((struct ocl_buf *)buf)->mem, CL_TRUE,
                                            (size_t)offset, (size_t)n_bytes, to, 0, NULL, NULL);
     if (code != CL_SUCCESS)
-        return ocl_fail(err, code, "%s: reading %" PRIu64 " bytes at %" PRIu64,
-                        d->base.desc.name, n_bytes, offset);
+        return ocl_fail(err, code, "%s: reading %" PRIu64 " bytes at %" PRIu64, d->base.desc.name,
+                        n_bytes, offset);
     return KEPT_OK;
 }
 

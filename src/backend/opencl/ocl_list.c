@@ -12,17 +12,17 @@
 #include "base/str.h"
 
 /* Queries of vendor extensions, by their registered numbers. */
-#define INFO_UUID_KHR 0x106A
-#define INFO_PCI_BUS_INFO_KHR 0x410F
+#define INFO_UUID_KHR            0x106A
+#define INFO_PCI_BUS_INFO_KHR    0x410F
 #define INFO_NV_CAPABILITY_MAJOR 0x4000
 #define INFO_NV_CAPABILITY_MINOR 0x4001
-#define INFO_NV_PCI_BUS 0x4008
-#define INFO_NV_PCI_SLOT 0x4009
-#define INFO_NV_PCI_DOMAIN 0x400A
-#define INFO_AMD_TOPOLOGY 0x4037
-#define INFO_AMD_BOARD_NAME 0x4038
-#define INFO_AMD_FREE_MEMORY 0x4039
-#define INFO_INTEL_IP_VERSION 0x4250
+#define INFO_NV_PCI_BUS          0x4008
+#define INFO_NV_PCI_SLOT         0x4009
+#define INFO_NV_PCI_DOMAIN       0x400A
+#define INFO_AMD_TOPOLOGY        0x4037
+#define INFO_AMD_BOARD_NAME      0x4038
+#define INFO_AMD_FREE_MEMORY     0x4039
+#define INFO_INTEL_IP_VERSION    0x4250
 
 uint64_t ocl_info_u64(const struct ocl_api *api, cl_device_id device, cl_device_info what)
 {
@@ -129,7 +129,8 @@ static bool pci_of(const struct ocl_api *api, cl_device_id device, const char *e
     if (has_extension(extensions, "cl_amd_device_attribute_query")) {
         uint8_t topology[24]; /* u32 type (1: PCIe), 17 unused bytes, bus, device, function */
         if (api->GetDeviceInfo(device, INFO_AMD_TOPOLOGY, sizeof topology, topology, NULL) !=
-                CL_SUCCESS || topology[0] != 1)
+                CL_SUCCESS ||
+            topology[0] != 1)
             return false;
         pci[0] = 0;
         pci[1] = topology[21];
@@ -170,8 +171,8 @@ uint64_t ocl_free_memory(const struct ocl_api *api, cl_device_id device)
     char *extensions = extensions_of(api, device);
     bool asks = extensions != NULL && has_extension(extensions, "cl_amd_device_attribute_query");
     kept_free(extensions);
-    if (!asks || api->GetDeviceInfo(device, INFO_AMD_FREE_MEMORY, sizeof free_kib, free_kib, NULL) !=
-                     CL_SUCCESS)
+    if (!asks || api->GetDeviceInfo(device, INFO_AMD_FREE_MEMORY, sizeof free_kib, free_kib,
+                                    NULL) != CL_SUCCESS)
         return 0;
     return (uint64_t)free_kib[0] * 1024;
 }
@@ -185,7 +186,7 @@ static enum kept_device_type type_of(const struct ocl_api *api, cl_device_id dev
         return KEPT_DEVICE_CPU;
     if (type & CL_DEVICE_TYPE_GPU)
         return ocl_info_u64(api, device, CL_DEVICE_HOST_UNIFIED_MEMORY) ? KEPT_DEVICE_INTEGRATED
-                                                                          : KEPT_DEVICE_DISCRETE;
+                                                                        : KEPT_DEVICE_DISCRETE;
     return KEPT_DEVICE_OTHER;
 }
 
@@ -254,7 +255,8 @@ static kept_status add_platform(const struct ocl_api *api, cl_platform_id platfo
                                 struct ocl_ref **refs, uint32_t *n, struct kept_error *err)
 {
     cl_uint count = 0;
-    if (api->GetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, NULL, &count) != CL_SUCCESS || count == 0)
+    if (api->GetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, NULL, &count) != CL_SUCCESS ||
+        count == 0)
         return KEPT_OK;
     cl_device_id *devices = kept_calloc(count, sizeof *devices);
     struct ocl_ref *grown = kept_realloc_array(*refs, *n + count, sizeof **refs);

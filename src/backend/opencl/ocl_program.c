@@ -18,10 +18,10 @@
 #include "base/status.h"
 #include "base/str.h"
 
-#define MAGIC "KEPTOCL1"
-#define HEADER_BYTES 32
+#define MAGIC           "KEPTOCL1"
+#define HEADER_BYTES    32
 #define MAX_CACHE_BYTES ((size_t)64 << 20)
-#define LOG_LINES 5 /* of a failed build that are passed on */
+#define LOG_LINES       5 /* of a failed build that are passed on */
 
 /* What is built, and for whom. */
 struct recipe {
@@ -65,8 +65,8 @@ static kept_status recipe_init(struct recipe *r, struct ocl_device *d,
         ocl_info_text(&d->api, d->ref.device, CL_DEVICE_VERSION, version, sizeof version);
         kept_strbuf_printf(&r->key, "%s %016" PRIx64 "\n%s\n%s\n%s\n%s\n%s\n", row->stem,
                            kept_hash64(r->source->text, r->source->n_bytes, 0),
-                           r->options.text != NULL ? r->options.text : "", d->base.desc.name, version,
-                           d->base.desc.driver, d->platform);
+                           r->options.text != NULL ? r->options.text : "", d->base.desc.name,
+                           version, d->base.desc.driver, d->platform);
         if (!r->key.failed)
             kept_strbuf_printf(&r->path, "%s/opencl-%s-%016" PRIx64 ".bin", d->cache_dir, row->stem,
                                kept_hash64(r->key.text, r->key.n_bytes, 0));
@@ -89,9 +89,8 @@ static void build_log(const struct recipe *r, cl_program program, char *to, size
                                  &n_bytes) != CL_SUCCESS)
         return;
     char *text = kept_calloc(n_bytes + 1, 1);
-    if (text != NULL &&
-        api->GetProgramBuildInfo(program, r->d->ref.device, CL_PROGRAM_BUILD_LOG, n_bytes, text,
-                                 NULL) == CL_SUCCESS) {
+    if (text != NULL && api->GetProgramBuildInfo(program, r->d->ref.device, CL_PROGRAM_BUILD_LOG,
+                                                 n_bytes, text, NULL) == CL_SUCCESS) {
         uint32_t lines = 0;
         char *end = text;
         for (; *end != '\0' && lines < LOG_LINES; end++)
@@ -108,7 +107,8 @@ static void build_log(const struct recipe *r, cl_program program, char *to, size
 static kept_status build(const struct recipe *r, cl_program program, struct kept_error *err)
 {
     char log[320];
-    cl_int code = r->d->api.BuildProgram(program, 1, &r->d->ref.device, r->options.text, NULL, NULL);
+    cl_int code =
+        r->d->api.BuildProgram(program, 1, &r->d->ref.device, r->options.text, NULL, NULL);
     if (code == CL_SUCCESS)
         return KEPT_OK;
     build_log(r, program, log, sizeof log);
@@ -142,9 +142,9 @@ static kept_status check_kernel(const struct recipe *r, cl_program program, uint
                          r->options.text, most, r->d->base.desc.name, lanes);
     if (local_bytes > r->d->base.caps.max_shared_bytes)
         return kept_fail(err, KEPT_E_UNSUPPORTED,
-                         "kernel %s (%s) needs %llu bytes of local memory, %s has %" PRIu32, r->stem,
-                         r->options.text, (unsigned long long)local_bytes, r->d->base.desc.name,
-                         r->d->base.caps.max_shared_bytes);
+                         "kernel %s (%s) needs %llu bytes of local memory, %s has %" PRIu32,
+                         r->stem, r->options.text, (unsigned long long)local_bytes,
+                         r->d->base.desc.name, r->d->base.caps.max_shared_bytes);
     return KEPT_OK;
 }
 
@@ -153,8 +153,8 @@ static kept_status program_of_source(const struct recipe *r, cl_program *out,
 {
     cl_int code;
     const char *text = r->source->text;
-    cl_program program = r->d->api.CreateProgramWithSource(r->d->context, 1, &text,
-                                                           &r->source->n_bytes, &code);
+    cl_program program =
+        r->d->api.CreateProgramWithSource(r->d->context, 1, &text, &r->source->n_bytes, &code);
     if (program == NULL)
         return ocl_fail(err, code, "kernel %s (%s)", r->stem, r->options.text);
     kept_status status = build(r, program, err);
@@ -181,13 +181,15 @@ static const char *unwrap(const struct recipe *r, const char *file, size_t n_byt
 {
     size_t key_bytes = r->key.n_bytes;
     if (n_bytes < HEADER_BYTES + key_bytes || memcmp(file, MAGIC, 8) != 0 ||
-        load_u64(file + 8) != key_bytes || load_u64(file + 16) != n_bytes - HEADER_BYTES - key_bytes ||
+        load_u64(file + 8) != key_bytes ||
+        load_u64(file + 16) != n_bytes - HEADER_BYTES - key_bytes ||
         memcmp(file + HEADER_BYTES, r->key.text, key_bytes) != 0)
         return NULL;
     const char *binary = file + HEADER_BYTES + key_bytes;
     *binary_bytes = n_bytes - HEADER_BYTES - key_bytes;
     return *binary_bytes != 0 && kept_hash64(binary, *binary_bytes, 0) == load_u64(file + 24)
-               ? binary : NULL;
+               ? binary
+               : NULL;
 }
 
 /* The program of the cache file, or NULL: then it is built from source. */
@@ -284,8 +286,7 @@ kept_status ocl_kernel_create(struct kept_device *device, const struct kept_kern
     struct ocl_kernel *k = kept_calloc(1, sizeof *k);
     if (k == NULL)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for kernel %s", row->stem);
-    kept_status status =
-        recipe_init(&recipe, (struct ocl_device *)device, row, format, keys, err);
+    kept_status status = recipe_init(&recipe, (struct ocl_device *)device, row, format, keys, err);
     if (status == KEPT_OK) {
         status = program_create(&recipe, keys[0], &k->program, err);
         recipe_finish(&recipe);

@@ -97,8 +97,7 @@ static kept_status bind_mem(struct ocl_recording *r, const struct kept_bind *bin
         return ocl_fail(err, code, "%s: bytes %" PRIu64 " to %" PRIu64 " of a buffer of %" PRIu64,
                         d->base.desc.name, bind->offset_bytes, bind->offset_bytes + bind->n_bytes,
                         bind->buf->n_bytes);
-    r->subs[r->n_subs++] =
-        (struct sub_buffer){bind->buf, bind->offset_bytes, bind->n_bytes, mem};
+    r->subs[r->n_subs++] = (struct sub_buffer){bind->buf, bind->offset_bytes, bind->n_bytes, mem};
     *out = mem;
     return KEPT_OK;
 }
@@ -264,8 +263,9 @@ kept_status ocl_submit(struct kept_device *device, struct kept_recording *const 
             cl_int code = enqueue(d, &r->items[k], event);
             if (code != CL_SUCCESS) {
                 d->api.Finish(d->queue); /* nothing of this submission is left in flight */
-                return ocl_fail(err, code, "%s: call %" PRIu32 " of recording %" PRIu32
-                                " was not accepted", device->desc.name, k, i);
+                return ocl_fail(err, code,
+                                "%s: call %" PRIu32 " of recording %" PRIu32 " was not accepted",
+                                device->desc.name, k, i);
             }
             if (profile && left != 1)
                 d->n_events++;
