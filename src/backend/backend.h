@@ -150,7 +150,7 @@ struct kept_backend_ops {
     kept_status (*memory_info)(struct kept_device *device, struct kept_memory_info *out,
                                struct kept_error *err);
 
-    /* Contents are zero after create. host is set with caps.host_visible, and for KEPT_BUF_HOST with
+    /* Contents are zero after create. host is set with caps.host_visible, for KEPT_BUF_HOST with
      * caps.host_buffers_mapped. */
     kept_status (*buf_create)(struct kept_device *device, uint64_t n_bytes, uint32_t flags,
                               struct kept_buf **out, struct kept_error *err);
