@@ -12,6 +12,8 @@
 
 enum { KIND_WEIGHTS, KIND_KV, KIND_STATE, KIND_HOST, KIND_COUNT };
 static const char *const kind_names[KIND_COUNT] = {"weights", "kv", "state", "staging"};
+static const uint32_t kind_flags[KIND_COUNT] = {
+    [KIND_WEIGHTS] = KEPT_BUF_FILLED, [KIND_HOST] = KEPT_BUF_HOST};
 
 static uint32_t add_buffer(struct kept_plan *plan, const char *name, uint64_t bytes, uint32_t flags)
 {
@@ -76,7 +78,7 @@ static void place_kind(struct kept_plan *plan, int kind)
         }
         if (buffer == UINT32_MAX ||
             plan->buffers[buffer].bytes + bytes > plan->profile.max_buffer_bytes)
-            buffer = add_buffer(plan, kind_names[kind], 0, kind == KIND_HOST ? KEPT_BUF_HOST : 0);
+            buffer = add_buffer(plan, kind_names[kind], 0, kind_flags[kind]);
         if (plan->status != KEPT_OK)
             return;
         region->buffer = buffer;

@@ -6,8 +6,8 @@
  * keep and wait has nothing left to do. Every call runs its fast form (cpu.h) where there is one
  * for its keys, and otherwise the reference function, one row an item.
  *
- * Buffers are zero pages from calloc: pages never touched take no memory. They begin at multiples
- * of 64 bytes, so that a word of 16 rows is one aligned vector.
+ * Buffers are zeroed pages of the system: pages never touched take no memory. Weights, which are
+ * filled anyway, take huge pages where there are any.
  */
 #include <string.h>
 
@@ -15,6 +15,7 @@
 #include "backend/cpu/cpu.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/pages.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "base/sysinfo.h"
@@ -36,7 +37,6 @@ struct device {
 
 struct buffer {
     struct kept_buf base;
-    void *block; /* what calloc gave; base.host is aligned inside it */
 };
 
 struct kernel {
@@ -147,7 +147,7 @@ static kept_status memory_info(struct kept_device *device, struct kept_memory_in
 static kept_status buf_create(struct kept_device *device, uint64_t n_bytes, uint32_t flags,
                               struct kept_buf **out, struct kept_error *err)
 {
-    (void)device, (void)flags;
+    (void)device;
     struct kept_host_memory memory = kept_host_memory();
     if (memory.available_bytes != 0 && n_bytes > memory.available_bytes)
         return kept_fail(err, KEPT_E_DEVICE_MEMORY, "%llu bytes are more than the machine has left",
@@ -155,14 +155,12 @@ static kept_status buf_create(struct kept_device *device, uint64_t n_bytes, uint
     struct buffer *buf = kept_calloc(1, sizeof *buf);
     if (buf == NULL)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a buffer's description");
-    buf->block = kept_calloc(1, (size_t)n_bytes + ALIGN_BYTES);
-    if (buf->block == NULL) {
+    buf->base.host = kept_pages_alloc((size_t)n_bytes, (flags & KEPT_BUF_FILLED) != 0);
+    if (buf->base.host == NULL) {
         kept_free(buf);
         return kept_fail(err, KEPT_E_DEVICE_MEMORY, "the system refused %llu bytes",
                          (unsigned long long)n_bytes);
     }
-    uintptr_t at = ((uintptr_t)buf->block + ALIGN_BYTES - 1) & ~(uintptr_t)(ALIGN_BYTES - 1);
-    buf->base.host = (void *)at;
     *out = &buf->base;
     return KEPT_OK;
 }
@@ -170,7 +168,7 @@ static kept_status buf_create(struct kept_device *device, uint64_t n_bytes, uint
 static void buf_destroy(struct kept_buf *base)
 {
     struct buffer *buf = (struct buffer *)base;
-    kept_free(buf->block);
+    kept_pages_free(base->host, (size_t)base->n_bytes);
     kept_free(buf);
 }
 

@@ -11,6 +11,7 @@
 #include "backend/cpu/fast.h"
 #include "backend/cpu/fast_unpack.h"
 
+#define AHEAD_BYTES  (8u << 10)  /* how far weights are asked for ahead of their use */
 #define ITEM_BYTES   (64u << 10) /* of weights */
 #define ITEM_TILES   4u          /* many columns: tiles of an item, */
 #define ITEM_COLUMNS 120u        /* and columns */
@@ -72,6 +73,8 @@ static void dot(const struct job *j, uint32_t tile, uint32_t column, uint32_t i_
         .k = p->k,
         .x = j->x + (size_t)column * p->x_stride,
         .x_stride = p->x_stride,
+        .ahead = (uintptr_t)record + AHEAD_BYTES,
+        .ahead_lines = (p->record_words / 16 + p->k / 32 - 1) / (p->k / 32),
     };
     dots[j->format][i_width](&t, out);
 }

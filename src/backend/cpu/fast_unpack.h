@@ -23,6 +23,8 @@ struct tile {
     uint32_t k;
     const float *x; /* [nc][x_stride], sums at k */
     size_t x_stride;
+    uintptr_t ahead;      /* few columns: what to ask for while this tile is worked on, */
+    uint32_t ahead_lines; /* so many lines of 64 bytes a sub-block */
 };
 
 SIMD_INLINE vi plane_word(const uint32_t *plane, uint32_t word)
@@ -149,12 +151,23 @@ SIMD_INLINE vf total(const int nc, vf sum[4][MAX_NC], int c)
     return all;
 }
 
+/* Weights come from memory only once, and the processor's own prefetching stops at each small page
+ * and cannot know the next record: without this a core reads at half its rate. With more columns the
+ * work hides it. The addresses may lie past the tensor: nothing is read. */
+SIMD_INLINE void ask_ahead(const int nc, const struct tile *t, uint32_t sb)
+{
+    for (uint32_t i = 0; nc <= 2 && i < t->ahead_lines; i++)
+        SIMD_PREFETCH((const void *)(t->ahead + ((size_t)sb * t->ahead_lines + i) * 64));
+}
+
 /* F32, F16, BF16: the words hold the elements themselves. */
 SIMD_INLINE void plain_dot(const int fmt, const int nc, const struct tile *t, vf *acc)
 {
     vf sum[4][MAX_NC];
     clear_sums(nc, sum);
     for (uint32_t i = 0; i < t->k; i += 4) {
+        if (i % 32 == 0)
+            ask_ahead(nc, t, i / 32);
         for (uint32_t j = 0; j < 4; j += 2) {
             vf a, b;
             if (fmt == KEPT_FMT_F32) {
@@ -186,6 +199,7 @@ SIMD_INLINE void tile_dot(const int fmt, const int nc, const struct tile *t, vf 
     for (int c = 0; c < nc; c++)
         acc[c] = vf_set(0);
     for (uint32_t sb = 0; sb < t->k / 32; sb++) {
+        ask_ahead(nc, t, sb);
         for (uint32_t part = 0; part < parts; part++) {
             clear_sums(nc, sum);
             for (uint32_t j = part * words; j < (part + 1) * words; j++)

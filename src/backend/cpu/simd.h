@@ -15,9 +15,11 @@
 #include <string.h>
 
 #if defined(__GNUC__)
-#define SIMD_INLINE static inline __attribute__((always_inline))
+#define SIMD_INLINE      static inline __attribute__((always_inline))
+#define SIMD_PREFETCH(p) __builtin_prefetch(p)
 #else
-#define SIMD_INLINE static inline
+#define SIMD_INLINE      static inline
+#define SIMD_PREFETCH(p) ((void)(p))
 #endif
 
 #if CPU_SIMD == 512
