@@ -1,7 +1,8 @@
 /* cmd_chat.c: kept chat: turns in one session, and commands that begin with a slash.
  *
- * The session's tokens only grow: a turn appends what the template writes around it (conversation.h), so that nothing
- * is evaluated twice. A turn that fails leaves the tokens as they were before it.
+ * The session's tokens only grow: a turn appends what the template writes around it
+ * (conversation.h), so that nothing is evaluated twice. A turn that fails leaves the tokens as
+ * they were before it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,8 @@ static kept_status do_system(struct chat *chat, const char *text, struct kept_er
     kept_status status = set_system(chat, text, err);
     if (status != KEPT_OK)
         return status;
-    printf("%s the conversation begins anew.\n", *text ? "System message set;" : "No system message;");
+    printf("%s the conversation begins anew.\n",
+           *text ? "System message set;" : "No system message;");
     return reset(chat, err);
 }
 
@@ -79,8 +81,10 @@ static kept_status do_memory(struct chat *chat, const char *text, struct kept_er
     (void)text;
     (void)err;
     kept_session_stats(chat->engine.session, &stats);
-    printf("%u of %u tokens of context are used; %s are planned, %s are allocated, %s of it for keys and "
-           "values.\n", kept_session_position(chat->engine.session), info->context_tokens,
+    printf("%u of %u tokens of context are used; %s are planned, %s are allocated, %s of it for "
+           "keys and "
+           "values.\n",
+           kept_session_position(chat->engine.session), info->context_tokens,
            cli_bytes(planned, stats.planned_bytes), cli_bytes(actual, stats.actual_bytes),
            cli_bytes(kv, info->kv_bytes));
     return KEPT_OK;
@@ -118,14 +122,14 @@ static const struct slash {
     const char *name, *args, *help;
     kept_status (*run)(struct chat *chat, const char *text, struct kept_error *err);
 } slashes[] = {
-    { "/help", "", "this list", do_help },
-    { "/plan", "", "the memory plan", do_plan },
-    { "/memory", "", "what is used of it", do_memory },
-    { "/reset", "", "begin anew", do_reset },
-    { "/system", " TEXT", "set the system message and begin anew", do_system },
-    { "/save", " FILE", "save the conversation", do_save },
-    { "/load", " FILE", "go on with a saved one", do_load },
-    { "/exit", "", "end (also Ctrl-D)", do_exit },
+    {"/help", "", "this list", do_help},
+    {"/plan", "", "the memory plan", do_plan},
+    {"/memory", "", "what is used of it", do_memory},
+    {"/reset", "", "begin anew", do_reset},
+    {"/system", " TEXT", "set the system message and begin anew", do_system},
+    {"/save", " FILE", "save the conversation", do_save},
+    {"/load", " FILE", "go on with a saved one", do_load},
+    {"/exit", "", "end (also Ctrl-D)", do_exit},
 };
 
 #define N_SLASHES (sizeof slashes / sizeof *slashes)
@@ -176,15 +180,16 @@ static void say(const struct chat *chat, const struct cli_answer *answer)
 /* One question and its answer. */
 static kept_status turn(struct chat *chat, const char *line, struct kept_error *err)
 {
-    struct cli_buffer text = { 0 };
-    struct cli_answer answer = { .seed = chat->seed };
+    struct cli_buffer text = {0};
+    struct cli_answer answer = {.seed = chat->seed};
     size_t n_before = chat->tokens.n;
     kept_status status = KEPT_OK;
     chat->engine.begin_ns = cli_now_ns();
     if (!cli_buffer_add(&text, line, strlen(line)))
         status = cli_fail(err, KEPT_E_HOST_MEMORY, "no memory for a line");
     if (status == KEPT_OK)
-        status = cli_add_turn(&chat->engine, n_before ? NULL : chat->system, &text, &chat->tokens, err);
+        status =
+            cli_add_turn(&chat->engine, n_before ? NULL : chat->system, &text, &chat->tokens, err);
     if (status == KEPT_OK)
         status = cli_check_room(&chat->engine, n_before, chat->tokens.n, err);
     if (status == KEPT_OK)
@@ -256,8 +261,8 @@ static kept_status start(struct chat *chat, const struct cli_settings *settings,
 
 enum cli_exit cli_chat(const struct cli_settings *settings)
 {
-    struct chat chat = { .engine = { .settings = settings } };
-    struct kept_error err = { 0 };
+    struct chat chat = {.engine = {.settings = settings}};
+    struct kept_error err = {0};
     enum cli_exit code = CLI_OK;
     kept_status status = start(&chat, settings, &err);
     if (status == KEPT_OK && cli_lines_interactive(chat.lines))

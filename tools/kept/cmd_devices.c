@@ -47,7 +47,7 @@ static void print_table(const struct kept_device_list *list)
 enum cli_exit cli_devices(const struct cli_settings *settings)
 {
     struct kept_device_list *list = NULL;
-    struct kept_error err = { 0 };
+    struct kept_error err = {0};
     struct kept_log log = cli_log(settings);
     if (kept_device_list_create(&log, &list, &err) != KEPT_OK)
         return cli_report(settings, &err);

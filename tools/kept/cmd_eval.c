@@ -1,8 +1,10 @@
-/* cmd_eval.c: kept eval: perplexity as llama-perplexity measures it, and raw logits for developers.
+/* cmd_eval.c: kept eval: perplexity as llama-perplexity measures it, and raw logits for
+ * developers.
  *
- * The text is cut into chunks of --context tokens. Each is evaluated from an empty context, its first token replaced
- * by BOS where the model adds one, and the tokens after its middle are scored: positions context/2 … context-2 predict
- * the next one. The last token predicts nothing that is scored, so it is not evaluated.
+ * The text is cut into chunks of --context tokens. Each is evaluated from an empty context,
+ * its first token replaced by BOS where the model adds one, and the tokens after its middle
+ * are scored: positions context/2 … context-2 predict the next one. The last token predicts
+ * nothing that is scored, so it is not evaluated.
  */
 #include <errno.h>
 #include <math.h>
@@ -65,13 +67,13 @@ static bool progress(void *user, const char *what, uint64_t done, uint64_t total
 static kept_status eval(struct job *job, uint32_t n_tokens, uint32_t from, kept_logits_fn on_logits,
                         struct kept_error *err)
 {
-    struct kept_eval_params params = { .tokens = job->chunk,
-                                       .n_tokens = n_tokens,
-                                       .on_logits = on_logits,
-                                       .logits_from = from,
-                                       .logits_user = job,
-                                       .progress = progress,
-                                       .progress_user = job };
+    struct kept_eval_params params = {.tokens = job->chunk,
+                                      .n_tokens = n_tokens,
+                                      .on_logits = on_logits,
+                                      .logits_from = from,
+                                      .logits_user = job,
+                                      .progress = progress,
+                                      .progress_user = job};
     kept_status status = kept_session_rewind(job->engine.session, 0, err);
     return status == KEPT_OK ? kept_session_eval(job->engine.session, &params, err) : status;
 }
@@ -109,7 +111,8 @@ static kept_status score_chunks(struct job *job, uint32_t context, struct kept_e
         return cli_fail(err, KEPT_E_PROMPT, "the text has %zu tokens, one chunk needs %u",
                         job->tokens.n, context);
     if (context < 4)
-        return cli_fail(err, KEPT_E_ARGUMENT, "chunks of %u tokens are too short to score", context);
+        return cli_fail(err, KEPT_E_ARGUMENT, "chunks of %u tokens are too short to score",
+                        context);
     job->n_chunks = settings->n_chunks && settings->n_chunks < n ? settings->n_chunks : (uint32_t)n;
     kept_status status = KEPT_OK;
     for (job->chunk_done = 0; job->chunk_done < job->n_chunks && status == KEPT_OK;) {
@@ -152,16 +155,15 @@ static void say_perplexity(const struct job *job)
     double tps = (double)(stats.prefill_tokens + stats.decode_tokens) / (seconds > 0 ? seconds : 1);
     cli_progress_end();
     if (settings->json) {
-        cli_json_print(json_pack("{s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:O}", "model",
-                                 cli_json_text(kept_model_info(job->engine.model)->path, SIZE_MAX),
-                                 "device", job->engine.profile.id, "tokens",
-                                 (json_int_t)job->score.n, "chunks", (json_int_t)job->n_chunks,
-                                 "perplexity", ppl, "standard_error",
-                                 cli_standard_error(&job->score), "nll", mean, "tokens_per_second",
-                                 tps, "planned_bytes", (json_int_t)stats.planned_bytes,
-                                 "actual_bytes", (json_int_t)stats.actual_bytes, "running",
-                                 job->running),
-                       false);
+        cli_json_print(
+            json_pack("{s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:O}", "model",
+                      cli_json_text(kept_model_info(job->engine.model)->path, SIZE_MAX), "device",
+                      job->engine.profile.id, "tokens", (json_int_t)job->score.n, "chunks",
+                      (json_int_t)job->n_chunks, "perplexity", ppl, "standard_error",
+                      cli_standard_error(&job->score), "nll", mean, "tokens_per_second", tps,
+                      "planned_bytes", (json_int_t)stats.planned_bytes, "actual_bytes",
+                      (json_int_t)stats.actual_bytes, "running", job->running),
+            false);
         return;
     }
     printf("perplexity %.4f +/- %.4f over %llu tokens (nll %.5f)\n", ppl,
@@ -177,8 +179,8 @@ static kept_status run_perplexity(struct job *job, struct kept_error *err)
     if (status == KEPT_OK)
         status = cli_engine_start(&job->engine, context, LOGITS_ROWS, err);
     if (status == KEPT_OK)
-        status = settings->stream ? score_stream(job, context, err)
-                                  : score_chunks(job, context, err);
+        status =
+            settings->stream ? score_stream(job, context, err) : score_chunks(job, context, err);
     if (status == KEPT_OK)
         say_perplexity(job);
     return status;
@@ -207,7 +209,8 @@ static kept_status run_logits(struct job *job, struct kept_error *err)
     if (status != KEPT_OK)
         return status;
     size_t most = settings->n_tokens ? settings->n_tokens
-                                     : settings->ids ? job->tokens.n : DEFAULT_LOGITS;
+                  : settings->ids    ? job->tokens.n
+                                     : DEFAULT_LOGITS;
     size_t n = job->tokens.n < most ? job->tokens.n : most;
     uint32_t context = settings->context ? settings->context : (uint32_t)n;
     if (n == 0 || n > context)
@@ -224,19 +227,20 @@ static kept_status run_logits(struct job *job, struct kept_error *err)
 
 enum cli_exit cli_eval(const struct cli_settings *settings)
 {
-    static const char *const later[] = { "kl", "copy", "needle", "facts" };
-    struct job job = { .engine = { .settings = settings }, .running = json_array() };
-    struct kept_error err = { 0 };
+    static const char *const later[] = {"kl", "copy", "needle", "facts"};
+    struct job job = {.engine = {.settings = settings}, .running = json_array()};
+    struct kept_error err = {0};
     const char *what = settings->args[0];
     enum cli_exit code = CLI_OK;
     kept_status status = KEPT_OK;
     bool ppl = strcmp(what, "ppl") == 0;
     if (!ppl && strcmp(what, "logits") != 0)
-        status = cli_fail(&err, KEPT_E_ARGUMENT, "eval has no '%.60s': ppl is what it measures", what);
+        status =
+            cli_fail(&err, KEPT_E_ARGUMENT, "eval has no '%.60s': ppl is what it measures", what);
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (strcmp(what, later[i]) == 0)
-            status = cli_fail(&err, KEPT_E_ARGUMENT, "'eval %s' is not available in this version",
-                              what);
+            status =
+                cli_fail(&err, KEPT_E_ARGUMENT, "'eval %s' is not available in this version", what);
     if (status == KEPT_OK)
         status = cli_engine_model(&job.engine, settings, &err);
     if (status == KEPT_OK) {

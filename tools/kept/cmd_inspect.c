@@ -1,4 +1,5 @@
-/* cmd_inspect.c: kept inspect: metadata and tensors of a file, also of one that kept cannot run. */
+/* cmd_inspect.c: kept inspect: metadata and tensors of a file, also of one that kept cannot
+ * run. */
 #include <stdio.h>
 
 #include "kept/kept.h"
@@ -46,12 +47,12 @@ static void print_json(const char *path, const kept_inspection *inspection, bool
     for (uint64_t i = 0; kept_inspection_value(inspection, i, key, sizeof key, value, sizeof value);
          i++)
         json_object_set_new(metadata, key, cli_json_text(value, SIZE_MAX));
-    json_t *object = json_pack(
-        "{s:o, s:I, s:I, s:I, s:o, s:b}", "model", cli_json_text(path, SIZE_MAX), "version",
-        (json_int_t)kept_inspection_version(inspection), "header_bytes",
-        (json_int_t)kept_inspection_header_bytes(inspection), "n_tensors",
-        (json_int_t)kept_inspection_n_tensors(inspection), "metadata", metadata, "usable",
-        unusable->status == KEPT_OK);
+    json_t *object =
+        json_pack("{s:o, s:I, s:I, s:I, s:o, s:b}", "model", cli_json_text(path, SIZE_MAX),
+                  "version", (json_int_t)kept_inspection_version(inspection), "header_bytes",
+                  (json_int_t)kept_inspection_header_bytes(inspection), "n_tensors",
+                  (json_int_t)kept_inspection_n_tensors(inspection), "metadata", metadata, "usable",
+                  unusable->status == KEPT_OK);
     if (object)
         json_object_set_new(object, "why_not", cli_json_text(unusable->message, SIZE_MAX));
     if (object && tensors)
@@ -88,11 +89,11 @@ enum cli_exit cli_inspect(const struct cli_settings *settings)
     const char *path = settings->args[0];
     kept_inspection *inspection = NULL;
     kept_model *model = NULL;
-    struct kept_error err = { 0 }, unusable = { 0 };
+    struct kept_error err = {0}, unusable = {0};
     if (kept_inspection_create(path, &inspection, &err) != KEPT_OK)
         return cli_report(settings, &err);
     if (kept_model_open(path, NULL, &model, &unusable) == KEPT_OK)
-        unusable = (struct kept_error){ 0 };
+        unusable = (struct kept_error){0};
     if (settings->json)
         print_json(path, inspection, settings->tensors, &unusable);
     else

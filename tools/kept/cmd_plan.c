@@ -21,8 +21,8 @@ static kept_status make(struct cli_engine *engine, const struct cli_settings *se
 
 enum cli_exit cli_plan(const struct cli_settings *settings)
 {
-    struct cli_engine engine = { .settings = settings };
-    struct kept_error err = { 0 };
+    struct cli_engine engine = {.settings = settings};
+    struct kept_error err = {0};
     enum cli_exit code = CLI_OK;
     kept_status status = make(&engine, settings, &err);
     if (!engine.plan) { /* a plan that does not fit is shown, too */

@@ -38,8 +38,7 @@ static kept_status go_on(struct job *job, size_t *n_before, struct kept_error *e
     *n_before = 0;
     if (!cli_session_exists(settings))
         return KEPT_OK;
-    kept_status status =
-        cli_session_load(&job->engine, settings->session, &job->tokens, err);
+    kept_status status = cli_session_load(&job->engine, settings->session, &job->tokens, err);
     *n_before = job->tokens.n;
     if (status == KEPT_OK)
         status = cli_add_turn(&job->engine, *n_before ? NULL : settings->system, &job->prompt,
@@ -76,8 +75,8 @@ static void say(const struct job *job)
 
 enum cli_exit cli_run(const struct cli_settings *settings)
 {
-    struct job job = { 0 };
-    struct kept_error err = { 0 };
+    struct job job = {0};
+    struct kept_error err = {0};
     enum cli_exit code = CLI_OK;
     kept_status status = prepare(&job, settings, &err);
     if (status == KEPT_OK)

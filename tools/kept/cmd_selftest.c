@@ -27,12 +27,12 @@ static json_t *row_json(const struct job *job, const struct kept_selftest_row *r
 {
     json_t *object = json_pack("{s:s, s:s, s:s, s:s}", "kernel", row->kernel, "purpose",
                                row->purpose, "format", row->format, "keys", row->keys);
-    json_t *results =
-        job->settings->bench
-            ? json_pack("{s:s, s:f, s:f, s:f}", "shape", row->shape, "ns", row->ns, "gbps",
-                        row->gbps, "gflops", row->gflops)
-            : json_pack("{s:I, s:I, s:o}", "n_cases", (json_int_t)row->n_cases, "n_failed",
-                        (json_int_t)row->n_failed, "failure", cli_json_text(row->failure, SIZE_MAX));
+    json_t *results = job->settings->bench
+                          ? json_pack("{s:s, s:f, s:f, s:f}", "shape", row->shape, "ns", row->ns,
+                                      "gbps", row->gbps, "gflops", row->gflops)
+                          : json_pack("{s:I, s:I, s:o}", "n_cases", (json_int_t)row->n_cases,
+                                      "n_failed", (json_int_t)row->n_failed, "failure",
+                                      cli_json_text(row->failure, SIZE_MAX));
     if (object && results)
         json_object_update(object, results);
     json_decref(results);
@@ -69,22 +69,21 @@ static bool on_row(void *user, const struct kept_selftest_row *row)
 /* Everything that someone else needs to see the same failure. */
 static json_t *report_json(const struct job *job, kept_status status, const struct kept_error *err)
 {
-    struct kept_device_info device = { .profile = job->profile, .usable = true };
-    struct utsname system = { 0 };
+    struct kept_device_info device = {.profile = job->profile, .usable = true};
+    struct utsname system = {0};
     char when[32] = "";
     time_t now = time(NULL);
     struct tm utc;
     if (gmtime_r(&now, &utc))
         strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
     uname(&system);
-    return json_pack("{s:s, s:s, s:{s:s, s:s, s:s}, s:o, s:I, s:b, s:s, s:o, s:I, s:I, s:O}", "kept",
-                     kept_version(), "time", when, "system", "name", system.sysname, "release",
-                     system.release, "machine", system.machine, "device", cli_device_json(&device),
-                     "seed", (json_int_t)job->seed, "ok", status == KEPT_OK, "status",
-                     kept_status_name(status), "message",
-                     cli_json_text(status == KEPT_OK ? "" : err->message, SIZE_MAX), "n_cases",
-                     (json_int_t)job->n_cases, "n_failed", (json_int_t)job->n_failed, "rows",
-                     job->rows);
+    return json_pack(
+        "{s:s, s:s, s:{s:s, s:s, s:s}, s:o, s:I, s:b, s:s, s:o, s:I, s:I, s:O}", "kept",
+        kept_version(), "time", when, "system", "name", system.sysname, "release", system.release,
+        "machine", system.machine, "device", cli_device_json(&device), "seed",
+        (json_int_t)job->seed, "ok", status == KEPT_OK, "status", kept_status_name(status),
+        "message", cli_json_text(status == KEPT_OK ? "" : err->message, SIZE_MAX), "n_cases",
+        (json_int_t)job->n_cases, "n_failed", (json_int_t)job->n_failed, "rows", job->rows);
 }
 
 static kept_status write_report(const struct job *job, kept_status result, struct kept_error *err)
@@ -103,7 +102,7 @@ static kept_status open_device(struct job *job, struct kept_error *err)
 {
     const struct cli_settings *settings = job->settings;
     struct kept_log log = cli_log(settings);
-    struct kept_device_options options = { .log = &log, .n_threads = settings->threads };
+    struct kept_device_options options = {.log = &log, .n_threads = settings->threads};
     char choice[256];
     kept_status status = kept_device_create(settings->device ? settings->device : "auto", &options,
                                             &job->device, choice, err);
@@ -127,8 +126,7 @@ static kept_status test(struct job *job, struct kept_error *err)
         .case_plus_1 = settings->shape.given ? (uint32_t)settings->shape.value + 1 : 0,
         .max_lanes = settings->max_lanes,
         .seconds = settings->seconds,
-        .bench = settings->bench
-    };
+        .bench = settings->bench};
     return kept_selftest_run(job->device, &params, on_row, job, err);
 }
 
@@ -144,8 +142,9 @@ static void say(const struct job *job, kept_status status, const struct kept_err
 
 enum cli_exit cli_selftest(const struct cli_settings *settings)
 {
-    struct job job = { .settings = settings, .seed = settings->seed.given ? settings->seed.value : 1 };
-    struct kept_error err = { 0 };
+    struct job job = {.settings = settings,
+                      .seed = settings->seed.given ? settings->seed.value : 1};
+    struct kept_error err = {0};
     enum cli_exit code;
     kept_status status = open_device(&job, &err);
     if (status != KEPT_OK)

@@ -9,8 +9,8 @@
 static kept_status encode(const struct cli_engine *engine, const struct cli_buffer *text,
                           struct cli_tokens *tokens, struct kept_error *err)
 {
-    uint32_t flags = KEPT_ENCODE_ADD_SPECIAL |
-                     (engine->settings->special ? KEPT_ENCODE_PARSE_SPECIAL : 0);
+    uint32_t flags =
+        KEPT_ENCODE_ADD_SPECIAL | (engine->settings->special ? KEPT_ENCODE_PARSE_SPECIAL : 0);
     int32_t *ids = NULL;
     size_t n = 0;
     kept_status status =
@@ -24,7 +24,7 @@ static kept_status encode(const struct cli_engine *engine, const struct cli_buff
 /* Bytes that are not whole characters are shown as <0xE2>, so that pieces stay apart. */
 static json_t *piece_json(const char *bytes, size_t n)
 {
-    struct cli_buffer shown = { 0 };
+    struct cli_buffer shown = {0};
     json_t *text = json_stringn(bytes, n);
     for (size_t i = 0; !text && i < n; i++) {
         char byte[8];
@@ -45,8 +45,8 @@ static void say_tokens(const struct cli_engine *engine, const struct cli_tokens 
     json_t *ids = json_array(), *pieces = json_array();
     for (size_t i = 0; i < tokens->n; i++) {
         size_t n;
-        const char *piece = kept_tokenizer_piece(engine->tokenizer, tokens->ids[i],
-                                                 KEPT_DECODE_SPECIAL, &n);
+        const char *piece =
+            kept_tokenizer_piece(engine->tokenizer, tokens->ids[i], KEPT_DECODE_SPECIAL, &n);
         json_t *shown = piece_json(piece, n);
         if (!engine->settings->json) {
             char *quoted = json_dumps(shown, JSON_ENCODE_ANY);
@@ -72,8 +72,8 @@ static kept_status decode(const struct cli_engine *engine, const struct cli_buff
     uint32_t flags = engine->settings->special ? KEPT_DECODE_SPECIAL : 0;
     kept_status status = cli_parse_ids(text, tokens, err);
     if (status == KEPT_OK)
-        status = kept_tokenizer_decode(engine->tokenizer, tokens->ids, tokens->n, flags, &out, &n,
-                                       err);
+        status =
+            kept_tokenizer_decode(engine->tokenizer, tokens->ids, tokens->n, flags, &out, &n, err);
     if (status == KEPT_OK && engine->settings->json)
         cli_json_print(json_pack("{s:o}", "text", cli_json_text(out, n)), false);
     else if (status == KEPT_OK)
@@ -84,10 +84,10 @@ static kept_status decode(const struct cli_engine *engine, const struct cli_buff
 
 enum cli_exit cli_tokenize(const struct cli_settings *settings)
 {
-    struct cli_engine engine = { .settings = settings };
-    struct cli_buffer text = { 0 };
-    struct cli_tokens tokens = { 0 };
-    struct kept_error err = { 0 };
+    struct cli_engine engine = {.settings = settings};
+    struct cli_buffer text = {0};
+    struct cli_tokens tokens = {0};
+    struct kept_error err = {0};
     kept_status status = cli_engine_model(&engine, settings, &err);
     if (status == KEPT_OK)
         status = cli_read_prompt(settings, &text, &err);

@@ -44,8 +44,8 @@ static kept_status add_first(const struct cli_engine *engine, const char *system
                              const struct cli_buffer *text, struct cli_tokens *tokens,
                              struct kept_error *err)
 {
-    struct kept_chat_message messages[2] = { { "system", system }, { "user", text->bytes } };
-    struct kept_chat_text rendered = { 0 };
+    struct kept_chat_message messages[2] = {{"system", system}, {"user", text->bytes}};
+    struct kept_chat_text rendered = {0};
     int32_t *ids = NULL;
     size_t n = 0;
     kept_status status =
@@ -66,10 +66,10 @@ static void tail_of(const struct kept_chat_text *whole, size_t from, struct kept
     size_t first = 0;
     while (first < whole->n_content && whole->content[first].end <= from)
         first++;
-    *tail = (struct kept_chat_text){ .text = whole->text + from,
-                                     .n_bytes = whole->n_bytes - from,
-                                     .content = whole->content + first,
-                                     .n_content = whole->n_content - first };
+    *tail = (struct kept_chat_text){.text = whole->text + from,
+                                    .n_bytes = whole->n_bytes - from,
+                                    .content = whole->content + first,
+                                    .n_content = whole->n_content - first};
     for (size_t i = 0; i < tail->n_content; i++) {
         struct kept_text_span *span = &tail->content[i];
         span->begin = span->begin > from ? span->begin - from : 0;
@@ -80,10 +80,9 @@ static void tail_of(const struct kept_chat_text *whole, size_t from, struct kept
 static kept_status add_next(const struct cli_engine *engine, const struct cli_buffer *text,
                             struct cli_tokens *tokens, struct kept_error *err)
 {
-    const struct kept_chat_message messages[] = { { "user", "(a question)" },
-                                                  { "assistant", STAND_IN },
-                                                  { "user", text->bytes } };
-    struct kept_chat_text whole = { 0 }, tail;
+    const struct kept_chat_message messages[] = {
+        {"user", "(a question)"}, {"assistant", STAND_IN}, {"user", text->bytes}};
+    struct kept_chat_text whole = {0}, tail;
     int32_t *ids = NULL, bos = kept_tokenizer_bos(engine->tokenizer);
     size_t n = 0, skipped;
     kept_status status = kept_chat_format(engine->tokenizer, messages, 3,
@@ -135,10 +134,13 @@ kept_status cli_check_room(const struct cli_engine *engine, size_t n_before, siz
     if (n_tokens <= context)
         return KEPT_OK;
     if (n_before > 0)
-        return cli_fail(err, KEPT_E_PROMPT,
-                        "%zu tokens so far and %zu of the prompt pass the context of %u: start afresh, "
-                        "or with a larger --context", n_before, n_tokens - n_before, context);
-    return cli_fail(err, KEPT_E_PROMPT,
-                    "the prompt has %zu tokens, the context %u: shorten it, or give --context %zu or more",
-                    n_tokens, context, n_tokens + 1);
+        return cli_fail(
+            err, KEPT_E_PROMPT,
+            "%zu tokens so far and %zu of the prompt pass the context of %u: start afresh, "
+            "or with a larger --context",
+            n_before, n_tokens - n_before, context);
+    return cli_fail(
+        err, KEPT_E_PROMPT,
+        "the prompt has %zu tokens, the context %u: shorten it, or give --context %zu or more",
+        n_tokens, context, n_tokens + 1);
 }

@@ -24,7 +24,7 @@ kept_status cli_engine_model(struct cli_engine *engine, const struct cli_setting
 kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err)
 {
     const struct cli_settings *settings = engine->settings;
-    struct kept_device_options options = { .log = &engine->log, .n_threads = settings->threads };
+    struct kept_device_options options = {.log = &engine->log, .n_threads = settings->threads};
     char choice[256];
     const char *spec = settings->device ? settings->device : "auto";
     for (const char *c = spec; *c; c++)
@@ -44,11 +44,11 @@ kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_
                             struct kept_error *err)
 {
     const struct cli_settings *settings = engine->settings;
-    struct kept_plan_params params = { .context_tokens = context,
-                                       .chunk_tokens = settings->chunk,
-                                       .logits_rows = logits_rows,
-                                       .memory_bytes = settings->memory_bytes,
-                                       .margin_bytes = settings->margin_bytes };
+    struct kept_plan_params params = {.context_tokens = context,
+                                      .chunk_tokens = settings->chunk,
+                                      .logits_rows = logits_rows,
+                                      .memory_bytes = settings->memory_bytes,
+                                      .margin_bytes = settings->margin_bytes};
     kept_status status =
         kept_plan_create(engine->model, &engine->profile, &params, &engine->plan, err);
     if (status == KEPT_E_UNSUPPORTED) /* by the device's limits, not for what the file is */

@@ -24,13 +24,15 @@ kept_status cli_engine_model(struct cli_engine *engine, const struct cli_setting
                              struct kept_error *err);
 /* The device and its profile. */
 kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err);
-/* The plan for the profile. KEPT_E_BUDGET when it does not fit; the plan is there all the same. */
+/* The plan for the profile. KEPT_E_BUDGET when it does not fit; the plan is there all the
+ * same. */
 kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
                             struct kept_error *err);
 /* Device, plan and session in one. */
 kept_status cli_engine_start(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
                              struct kept_error *err);
-/* cli_report, with the plans that would fit when the budget is what failed. Releases everything. */
+/* cli_report, with the plans that would fit when the budget is what failed. Releases
+ * everything. */
 enum cli_exit cli_engine_fail(struct cli_engine *engine, const struct kept_error *err);
 void cli_engine_finish(struct cli_engine *engine);
 

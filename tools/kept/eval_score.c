@@ -1,8 +1,8 @@
 /* eval_score.c: log-probabilities and perplexity.
  *
- * The sum over the vocabulary is most of the work: eight partial sums in float let the compiler vectorise the
- * exponential below; each holds at most n_vocab / 8 values of at most 1, so their rounding stays below 1e-5 relative, and
- * they are joined in double.
+ * The sum over the vocabulary is most of the work: eight partial sums in float let the
+ * compiler vectorise the exponential below; each holds at most n_vocab / 8 values of at most
+ * 1, so their rounding stays below 1e-5 relative, and they are joined in double.
  */
 #include "eval_score.h"
 
@@ -27,13 +27,13 @@ static float exp_negative(float x)
     union {
         int32_t bits;
         float value;
-    } scale = { ((int32_t)k + 127) * (1 << 23) };
+    } scale = {((int32_t)k + 127) * (1 << 23)};
     return p * scale.value;
 }
 
 double cli_nll(const float *logits, uint32_t n_vocab, int32_t token)
 {
-    float top = logits[0], sums[LANES] = { 0 };
+    float top = logits[0], sums[LANES] = {0};
     double sum = 0;
     uint32_t i = 0;
     for (uint32_t j = 1; j < n_vocab; j++)

@@ -10,7 +10,7 @@
 enum cli_exit {
     CLI_OK = 0,
     CLI_FAILED = 1,
-    CLI_USAGE = 2,     /* also an empty, invalid or too long prompt */
+    CLI_USAGE = 2, /* also an empty, invalid or too long prompt */
     CLI_BAD_FILE = 3,
     CLI_NO_ROOM = 4,
     CLI_NO_DEVICE = 5, /* also a lost device */
@@ -23,7 +23,8 @@ kept_status cli_fail(struct kept_error *err, kept_status status, const char *fmt
 
 enum cli_exit cli_exit_of(kept_status status);
 
-/* Says it on standard error, or as {"error": …} on standard output with --json; returns the exit code. */
+/* Says it on standard error, or as {"error": …} on standard output with --json; returns the
+ * exit code. */
 enum cli_exit cli_report(const struct cli_settings *settings, const struct kept_error *err);
 
 #endif

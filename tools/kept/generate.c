@@ -1,8 +1,9 @@
 /* generate.c: sampling, stop texts, streaming.
  *
- * Text is shown as soon as it can be neither part of a character nor the beginning of a stop text: bytes pass two
- * holders, first the library's text stream (whole characters), then the tail kept back here (at most as long as the longest stop
- * text). Ctrl-C is looked at before every token, and stops a running evaluation through the session.
+ * Text is shown as soon as it can be neither part of a character nor the beginning of a stop
+ * text: bytes pass two holders, first the library's text stream (whole characters), then the
+ * tail kept back here (at most as long as the longest stop text). Ctrl-C is looked at before
+ * every token, and stops a running evaluation through the session.
  */
 #include "generate.h"
 
@@ -22,7 +23,7 @@ struct writer {
     struct kept_text_stream stream;
     struct cli_buffer *text; /* all of the answer */
     size_t n_shown;
-    char *piece;             /* [cap] */
+    char *piece; /* [cap] */
     size_t cap;
     bool stopped;
 };
@@ -105,10 +106,10 @@ static kept_status flush(struct writer *writer, struct kept_error *err)
 static kept_status eval(struct cli_engine *engine, const int32_t *ids, size_t n,
                         struct kept_error *err)
 {
-    struct kept_eval_params params = { .tokens = ids,
-                                       .n_tokens = (uint32_t)n,
-                                       .progress = n > 1 ? cli_progress : NULL,
-                                       .progress_user = (void *)engine->settings };
+    struct kept_eval_params params = {.tokens = ids,
+                                      .n_tokens = (uint32_t)n,
+                                      .progress = n > 1 ? cli_progress : NULL,
+                                      .progress_user = (void *)engine->settings};
     kept_status status = kept_session_eval(engine->session, &params, err);
     if (n > 1)
         cli_progress_end();
@@ -120,8 +121,8 @@ static kept_status prefill(struct cli_engine *engine, const struct cli_tokens *t
 {
     uint32_t reused = 0;
     uint64_t begin_ns = cli_now_ns();
-    kept_status status = kept_session_reuse(engine->session, tokens->ids, (uint32_t)tokens->n,
-                                            &reused, err);
+    kept_status status =
+        kept_session_reuse(engine->session, tokens->ids, (uint32_t)tokens->n, &reused, err);
     if (status == KEPT_OK)
         status = eval(engine, tokens->ids + reused, tokens->n - reused, err);
     kept_sampler_reset(sampler);
@@ -175,10 +176,10 @@ static kept_status decode(struct cli_engine *engine, struct cli_tokens *tokens,
     return status;
 }
 
-kept_status cli_generate(struct cli_engine *engine, struct cli_tokens *tokens, kept_sampler *sampler,
-                         struct cli_answer *out, struct kept_error *err)
+kept_status cli_generate(struct cli_engine *engine, struct cli_tokens *tokens,
+                         kept_sampler *sampler, struct cli_answer *out, struct kept_error *err)
 {
-    struct writer writer = { .engine = engine, .stops = &engine->settings->stop, .text = &out->text };
+    struct writer writer = {.engine = engine, .stops = &engine->settings->stop, .text = &out->text};
     /* The answer goes on from a prompt: a leading space of it is meant. */
     writer.stream.begun = true;
     writer.cap = kept_tokenizer_max_piece(engine->tokenizer) + 4;
@@ -213,15 +214,16 @@ kept_status cli_sampler(const struct cli_engine *engine, kept_sampler **out, uin
 {
     const struct cli_settings *settings = engine->settings;
     /* 48 bits: a seed that JSON readers with doubles do not change. */
-    *seed = settings->seed.given ? settings->seed.value
-                                 : ((uint64_t)time(NULL) << 20 ^ cli_now_ns() ^
-                                    (uint64_t)getpid() << 32) & 0xFFFFFFFFFFFF;
-    struct kept_sampler_params params = { .temperature = (float)settings->temperature,
-                                          .top_k = settings->top_k,
-                                          .top_p = (float)settings->top_p,
-                                          .min_p = (float)settings->min_p,
-                                          .repeat_penalty = (float)settings->repeat_penalty,
-                                          .seed = *seed };
+    *seed = settings->seed.given
+                ? settings->seed.value
+                : ((uint64_t)time(NULL) << 20 ^ cli_now_ns() ^ (uint64_t)getpid() << 32) &
+                      0xFFFFFFFFFFFF;
+    struct kept_sampler_params params = {.temperature = (float)settings->temperature,
+                                         .top_k = settings->top_k,
+                                         .top_p = (float)settings->top_p,
+                                         .min_p = (float)settings->min_p,
+                                         .repeat_penalty = (float)settings->repeat_penalty,
+                                         .seed = *seed};
     return kept_sampler_create(&params, kept_tokenizer_count(engine->tokenizer), out, err);
 }
 
@@ -239,24 +241,24 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
     for (size_t i = 0; i < answer->ids.n; i++)
         json_array_append_new(ids, json_integer(answer->ids.ids[i]));
     uint32_t position = kept_session_position(engine->session);
-    json_t *object = json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:I}", "model",
-                               cli_json_text(model->path, SIZE_MAX), "device", engine->profile.id,
-                               "driver", cli_json_text(engine->profile.driver, SIZE_MAX),
-                               "prompt_tokens", (json_int_t)answer->prompt_tokens, "reused_tokens",
-                               (json_int_t)answer->reused_tokens, "generated_tokens",
-                               (json_int_t)answer->ids.n, "tokens", ids, "text",
-                               cli_json_text(answer->text.bytes, answer->text.n), "finish_reason",
-                               answer->finish, "seed", (json_int_t)answer->seed);
-    json_t *figures = json_pack(
-        "{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}", "load_s",
-        (double)stats.load_ns / 1e9, "first_token_s", (double)answer->first_token_ns / 1e9,
-        "prefill_tps",
-        per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns), "decode_tps",
-        per_second(answer->evaluated, answer->decode_ns), "planned_bytes",
-        (json_int_t)stats.planned_bytes, "actual_bytes", (json_int_t)stats.actual_bytes,
-        "driver_overhead_bytes", (json_int_t)stats.driver_bytes, "kv_tokens_seen",
-        (json_int_t)position, "kv_slots_live", (json_int_t)position, "evicted", 0, "merged", 0,
-        "facts_used", 0);
+    json_t *object =
+        json_pack("{s:o, s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:I}", "model",
+                  cli_json_text(model->path, SIZE_MAX), "device", engine->profile.id, "driver",
+                  cli_json_text(engine->profile.driver, SIZE_MAX), "prompt_tokens",
+                  (json_int_t)answer->prompt_tokens, "reused_tokens",
+                  (json_int_t)answer->reused_tokens, "generated_tokens", (json_int_t)answer->ids.n,
+                  "tokens", ids, "text", cli_json_text(answer->text.bytes, answer->text.n),
+                  "finish_reason", answer->finish, "seed", (json_int_t)answer->seed);
+    json_t *figures =
+        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}", "load_s",
+                  (double)stats.load_ns / 1e9, "first_token_s",
+                  (double)answer->first_token_ns / 1e9, "prefill_tps",
+                  per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
+                  "decode_tps", per_second(answer->evaluated, answer->decode_ns), "planned_bytes",
+                  (json_int_t)stats.planned_bytes, "actual_bytes", (json_int_t)stats.actual_bytes,
+                  "driver_overhead_bytes", (json_int_t)stats.driver_bytes, "kv_tokens_seen",
+                  (json_int_t)position, "kv_slots_live", (json_int_t)position, "evicted", 0,
+                  "merged", 0, "facts_used", 0);
     if (object && figures)
         json_object_update(object, figures);
     json_decref(figures);
@@ -268,14 +270,15 @@ void cli_answer_note(const struct cli_engine *engine, const struct cli_answer *a
     struct kept_session_stats stats;
     char planned[32], actual[32];
     kept_session_stats(engine->session, &stats);
-    cli_note(engine->settings,
-             "[%s: %u prompt tokens at %.1f tokens/s, %zu generated at %.1f tokens/s, memory %s %s %s]",
-             engine->profile.id, answer->prompt_tokens - answer->reused_tokens,
-             per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
-             answer->ids.n, per_second(answer->evaluated, answer->decode_ns),
-             cli_bytes(planned, stats.planned_bytes),
-             stats.planned_bytes == stats.actual_bytes ? "= planned" : "planned, actual",
-             stats.planned_bytes == stats.actual_bytes ? "" : cli_bytes(actual, stats.actual_bytes));
+    cli_note(
+        engine->settings,
+        "[%s: %u prompt tokens at %.1f tokens/s, %zu generated at %.1f tokens/s, memory %s %s %s]",
+        engine->profile.id, answer->prompt_tokens - answer->reused_tokens,
+        per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
+        answer->ids.n, per_second(answer->evaluated, answer->decode_ns),
+        cli_bytes(planned, stats.planned_bytes),
+        stats.planned_bytes == stats.actual_bytes ? "= planned" : "planned, actual",
+        stats.planned_bytes == stats.actual_bytes ? "" : cli_bytes(actual, stats.actual_bytes));
     if (strcmp(answer->finish, "context") == 0)
         cli_note(engine->settings, "The context of %u tokens is full: give a larger --context%s.",
                  kept_plan_info(engine->plan)->context_tokens,

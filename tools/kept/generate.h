@@ -7,9 +7,9 @@
 #include "engine.h"
 
 struct cli_answer {
-    struct cli_tokens ids;   /* generated, without the token that ended the answer */
-    struct cli_buffer text;  /* without the stop text */
-    const char *finish;      /* "stop", "length", "context" or "cancelled" */
+    struct cli_tokens ids;  /* generated, without the token that ended the answer */
+    struct cli_buffer text; /* without the stop text */
+    const char *finish;     /* "stop", "length", "context" or "cancelled" */
     uint32_t prompt_tokens, reused_tokens;
     uint32_t evaluated;      /* generated tokens that went back into the session */
     uint64_t first_token_ns; /* from the program's start (chat: from the question) */
@@ -17,10 +17,11 @@ struct cli_answer {
     uint64_t seed;
 };
 
-/* Evaluates what of `tokens` the session does not hold yet, then generates. The text goes to standard output as it comes, unless
- * --json. `tokens` grows by the generated ones. KEPT_OK also after Ctrl-C, with finish "cancelled". */
-kept_status cli_generate(struct cli_engine *engine, struct cli_tokens *tokens, kept_sampler *sampler,
-                         struct cli_answer *out, struct kept_error *err);
+/* Evaluates what of `tokens` the session does not hold yet, then generates. The text goes to
+ * standard output as it comes, unless --json. `tokens` grows by the generated ones. KEPT_OK
+ * also after Ctrl-C, with finish "cancelled". */
+kept_status cli_generate(struct cli_engine *engine, struct cli_tokens *tokens,
+                         kept_sampler *sampler, struct cli_answer *out, struct kept_error *err);
 void cli_answer_finish(struct cli_answer *answer);
 
 /* A sampler by the settings; *seed is the one given or a random one. */

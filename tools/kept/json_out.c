@@ -8,12 +8,15 @@
 /* Bytes of the valid character at `at`, or 0. */
 static size_t character(const unsigned char *at, size_t left)
 {
-    static const unsigned char low[] = { 0x80, 0xA0, 0x80, 0x90, 0x80 };
-    static const unsigned char high[] = { 0xBF, 0xBF, 0x9F, 0xBF, 0x8F };
+    static const unsigned char low[] = {0x80, 0xA0, 0x80, 0x90, 0x80};
+    static const unsigned char high[] = {0xBF, 0xBF, 0x9F, 0xBF, 0x8F};
     unsigned char c = at[0];
     if (c < 0x80)
         return 1;
-    size_t n = c >= 0xC2 && c < 0xE0 ? 2 : c >= 0xE0 && c < 0xF0 ? 3 : c >= 0xF0 && c < 0xF5 ? 4 : 0;
+    size_t n = c >= 0xC2 && c < 0xE0   ? 2
+               : c >= 0xE0 && c < 0xF0 ? 3
+               : c >= 0xF0 && c < 0xF5 ? 4
+                                       : 0;
     int k = c == 0xE0 ? 1 : c == 0xED ? 2 : c == 0xF0 ? 3 : c == 0xF4 ? 4 : 0;
     if (n == 0 || n > left || at[1] < low[k] || at[1] > high[k])
         return 0;
@@ -54,8 +57,9 @@ void cli_json_print(json_t *object, bool readable)
 {
     size_t flags = JSON_REAL_PRECISION(10) | (readable ? JSON_INDENT(2) : 0);
     if (!object || json_dumpf(object, stdout, flags) != 0)
-        fputs("{\"error\": {\"code\": \"KEPT_E_HOST_MEMORY\", \"message\": \"no memory for JSON\"}}",
-              stdout);
+        fputs(
+            "{\"error\": {\"code\": \"KEPT_E_HOST_MEMORY\", \"message\": \"no memory for JSON\"}}",
+            stdout);
     putchar('\n');
     fflush(stdout);
     json_decref(object);

@@ -14,7 +14,8 @@ json_t *cli_json_text(const char *bytes, size_t n);
 /* One object on standard output (readable: over several lines), and releases it. */
 void cli_json_print(json_t *object, bool readable);
 
-/* Copies text to `to` with U+FFFD for what is not UTF-8; returns the bytes written, at most 3 n. true in *exact: nothing changed. */
+/* Copies text to `to` with U+FFFD for what is not UTF-8; returns the bytes written, at most 3
+ * n. true in *exact: nothing changed. */
 size_t cli_utf8_clean(const char *bytes, size_t n, char *to, bool *exact);
 
 #endif

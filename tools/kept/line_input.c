@@ -1,7 +1,8 @@
 /* line_input.c: libedit where a person types, getline elsewhere.
  *
- * libedit is used through its own interface, not as readline: el_gets comes back after a signal, with the terminal as
- * it was before, so that Ctrl-C can mean "drop this line".
+ * libedit is used through its own interface, not as readline, and with a reader of characters
+ * of our own: libedit's (3.1 of 2022) reads on after the first signal, ours comes back, so
+ * that Ctrl-C can mean "drop this line".
  */
 #include "line_input.h"
 
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include <histedit.h>
 
@@ -32,6 +34,26 @@ static char *prompt_of(EditLine *edit)
     return (char *)lines->prompt;
 }
 
+/* One character, by the locale; -1 after Ctrl-C, 0 at the end of input. */
+static int read_character(EditLine *edit, wchar_t *to)
+{
+    mbstate_t state = {0};
+    char byte;
+    (void)edit;
+    for (;;) {
+        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR && !cli_interrupted())
+            continue;
+        if (n <= 0)
+            return (int)n;
+        size_t used = mbrtowc(to, &byte, 1, &state);
+        if (used == (size_t)-1) /* not of this locale: drop it */
+            state = (mbstate_t){0};
+        else if (used != (size_t)-2)
+            return 1;
+    }
+}
+
 static void start_editing(struct cli_lines *lines)
 {
     HistEvent event;
@@ -42,6 +64,7 @@ static void start_editing(struct cli_lines *lines)
     el_set(lines->edit, EL_CLIENTDATA, lines);
     el_set(lines->edit, EL_PROMPT, prompt_of);
     el_set(lines->edit, EL_EDITOR, "emacs");
+    el_set(lines->edit, EL_GETCFN, read_character);
     if (lines->history) {
         history(lines->history, &event, H_SETSIZE, HISTORY_LINES);
         el_set(lines->edit, EL_HIST, history, lines->history);
@@ -97,9 +120,8 @@ static enum cli_line_result edited(struct cli_lines *lines)
     int n = 0;
     const char *text = el_gets(lines->edit, &n);
     if (cli_interrupted()) {
-        el_set(lines->edit, EL_PREP_TERM, 0);
-        fputs("^C\n", stdout);
         el_reset(lines->edit);
+        putchar('\n');
         return CLI_LINE_INTERRUPTED;
     }
     if (!text || n <= 0) {

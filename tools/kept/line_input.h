@@ -13,7 +13,8 @@ struct cli_lines;
 struct cli_lines *cli_lines_create(const char *prompt);
 void cli_lines_destroy(struct cli_lines **lines);
 bool cli_lines_interactive(const struct cli_lines *lines);
-/* The next line without its end, valid until the next call. INTERRUPTED: Ctrl-C instead of a line. */
+/* The next line without its end, valid until the next call. INTERRUPTED: Ctrl-C instead of a
+ * line. */
 enum cli_line_result cli_lines_next(struct cli_lines *lines, const char **line);
 
 #endif

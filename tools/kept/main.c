@@ -15,6 +15,7 @@ struct command {
     enum cli_exit (*run)(const struct cli_settings *settings);
 };
 
+/* clang-format off */
 static const struct command commands[] = {
     { "run", "MODEL", "one answer to a prompt",
       "  kept run model.gguf -p \"Why is the sky blue?\"\n"
@@ -27,8 +28,8 @@ static const struct command commands[] = {
       "  kept chat model.gguf\n"
       "  kept chat model.gguf --system \"You are brief.\" --session talk.kept\n"
       "  printf 'Hi\\nWho are you?\\n' | kept chat model.gguf --quiet\n\n"
-      "Inside: /help /plan /memory /reset /save FILE /load FILE /system TEXT /exit; Ctrl-C stops an\n"
-      "answer, Ctrl-D ends the conversation.\n",
+      "Inside: /help /plan /memory /reset /save FILE /load FILE /system TEXT /exit; Ctrl-C stops\n"
+      "an answer, Ctrl-D ends the conversation.\n",
       CLI_CHAT, 1, cli_chat },
     { "plan", "MODEL", "what would be used, byte by byte, and why",
       "  kept plan model.gguf --context 8192\n"
@@ -62,8 +63,9 @@ static const struct command commands[] = {
       "  kept selftest --kernel matvec --format Q4_K --bench\n",
       CLI_SELFTEST, 0, cli_selftest },
 };
+/* clang-format on */
 
-static const char *const later[] = { "bench", "tune", "fit", "facts", "serve", NULL };
+static const char *const later[] = {"bench", "tune", "fit", "facts", "serve", NULL};
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -81,7 +83,8 @@ static enum cli_exit print_help(void)
     printf("kept %s: language models on any GPU, inside an exact memory plan\n\n", kept_version());
     print_commands(stdout);
     puts("\n'kept COMMAND --help' shows options and examples.\n\n"
-         "Exit codes: 0 done, 1 failed, 2 wrong usage or prompt, 3 unusable file, 4 does not fit the\n"
+         "Exit codes: 0 done, 1 failed, 2 wrong usage or prompt, 3 unusable file, 4 does not fit "
+         "the\n"
          "budget, 5 no usable device, 130 cancelled.");
     return CLI_OK;
 }
@@ -105,7 +108,7 @@ static const struct command *find(const char *name)
 static enum cli_exit unknown(const char *name, int argc, char **argv)
 {
     const char *names[N_COMMANDS + 1];
-    struct cli_settings settings = { 0 };
+    struct cli_settings settings = {0};
     struct kept_error err;
     for (size_t i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i].name;
@@ -113,8 +116,8 @@ static enum cli_exit unknown(const char *name, int argc, char **argv)
     for (int i = 0; i < argc; i++)
         settings.json |= strcmp(argv[i], "--json") == 0;
     const char *near = cli_nearest(name, names);
-    cli_fail(&err, KEPT_E_ARGUMENT, "there is no command '%.60s'%s%s%s", name,
-             near ? "; is '" : "", near ? near : "", near ? "' meant?" : "");
+    cli_fail(&err, KEPT_E_ARGUMENT, "there is no command '%.60s'%s%s%s", name, near ? "; is '" : "",
+             near ? near : "", near ? "' meant?" : "");
     for (const char *const *l = later; *l; l++)
         if (strcmp(*l, name) == 0)
             cli_fail(&err, KEPT_E_ARGUMENT, "'kept %s' is not available in this version", name);
@@ -128,14 +131,15 @@ static enum cli_exit unknown(const char *name, int argc, char **argv)
 
 static enum cli_exit run_command(const struct command *command, int argc, char **argv)
 {
-    struct cli_settings settings = { .command = command->name };
-    struct kept_error err = { 0 };
+    struct cli_settings settings = {.command = command->name};
+    struct kept_error err = {0};
     kept_status status = cli_options_parse(&settings, command->bit, argc, argv, &err);
     if (status == KEPT_OK && settings.help)
         return print_command_help(command);
     if (status == KEPT_OK && settings.n_args != command->n_args)
-        status = cli_fail(&err, KEPT_E_ARGUMENT, "usage: kept %s %s [options]; 'kept %s --help' shows more",
-                          command->name, command->args, command->name);
+        status = cli_fail(&err, KEPT_E_ARGUMENT,
+                          "usage: kept %s %s [options]; 'kept %s --help' shows more", command->name,
+                          command->args, command->name);
     if (status != KEPT_OK)
         return cli_report(&settings, &err);
     cli_interrupt_install();

@@ -1,12 +1,14 @@
-/* option_table.c: every option of the program. An option means the same wherever it is taken; where two commands need
- * another sentence of help, or another field, they have rows of their own. */
+/* option_table.c: every option of the program. An option means the same wherever it is taken;
+ * where two commands need another sentence of help, or another field, they have rows of their
+ * own. */
 #include "option_table.h"
 
-#define AT(field)   offsetof(struct cli_settings, field)
-#define MODEL_RUNS  (CLI_RUN | CLI_CHAT | CLI_EVAL)
-#define PLANS       (MODEL_RUNS | CLI_PLAN)
-#define GENERATES   (CLI_RUN | CLI_CHAT)
+#define AT(field)  offsetof(struct cli_settings, field)
+#define MODEL_RUNS (CLI_RUN | CLI_CHAT | CLI_EVAL)
+#define PLANS      (MODEL_RUNS | CLI_PLAN)
+#define GENERATES  (CLI_RUN | CLI_CHAT)
 
+/* clang-format off */
 const struct cli_option cli_option_table[] = {
     /* where to run, and in how much memory */
     { "device", 0, CLI_TEXT, PLANS | CLI_SELFTEST, AT(device), "D",
@@ -16,14 +18,14 @@ const struct cli_option cli_option_table[] = {
     { "margin", 0, CLI_SIZE, PLANS, AT(margin_bytes), "SIZE",
       "memory to leave free when there is no cap (256MiB)", .low = 1 },
     { "context", 'c', CLI_COUNT, PLANS, AT(context), "N",
-      "tokens of context to plan for (the trained length, at most 8192; eval: 512)", .low = 1,
+      "tokens of context (the trained length up to 8192; eval: 512)", .low = 1,
       .high = 1 << 28 },
     { "chunk", 0, CLI_COUNT, PLANS, AT(chunk), "N", "tokens evaluated at once in prefill (512)",
       .low = 1, .high = 16384 },
     { "threads", 't', CLI_COUNT, PLANS | CLI_SELFTEST, AT(threads), "N",
       "threads of the cpu device (all)", .low = 1, .high = 1024 },
     { "profile", 0, CLI_TEXT, CLI_PLAN, AT(profile), "FILE",
-      "plan for a device saved by 'kept devices --json'; --device picks one by its id" },
+      "plan for one of 'kept devices --json' (--device: its id)" },
     { "activations", 0, CLI_ONLY, PLANS, 0, "f32|q8", "precision of activations (f32)",
       .words = "f32" },
     { "kv", 0, CLI_ONLY, PLANS, 0, "K[:V]", "types of stored keys and values (f16)",
@@ -40,7 +42,7 @@ const struct cli_option cli_option_table[] = {
     { "special", 0, CLI_FLAG, CLI_RUN | CLI_TOKENIZE, AT(special), NULL,
       "special tokens written in (raw) text become those tokens" },
     { "session", 0, CLI_TEXT, GENERATES, AT(session), "FILE",
-      "go on from FILE when it exists; save there at the end" },
+      "go on from FILE if it exists; save there at the end" },
 
     /* generation */
     { "n", 'n', CLI_COUNT, GENERATES, AT(n_predict), "N",
@@ -64,7 +66,8 @@ const struct cli_option cli_option_table[] = {
     { "regions", 0, CLI_FLAG, CLI_PLAN, AT(regions), NULL, "every region, not only totals" },
     { "svg", 0, CLI_TEXT, CLI_PLAN, AT(svg), "FILE", "write a picture of the plan" },
     { "tensors", 0, CLI_FLAG, CLI_INSPECT, AT(tensors), NULL, "the directory of tensors too" },
-    { "decode", 0, CLI_FLAG, CLI_TOKENIZE, AT(decode), NULL, "the text is ids: print what they say" },
+    { "decode", 0, CLI_FLAG, CLI_TOKENIZE, AT(decode), NULL,
+      "the text is ids: print what they say" },
     { "chunks", 0, CLI_COUNT, CLI_EVAL, AT(n_chunks), "N", "ppl: only the first N chunks (all)",
       .low = 1, .high = 1 << 28 },
     { "stream", 0, CLI_FLAG, CLI_EVAL, AT(stream), NULL,
@@ -76,21 +79,27 @@ const struct cli_option cli_option_table[] = {
     { "tokens", 0, CLI_COUNT, CLI_EVAL, AT(n_tokens), "N", NULL, .low = 1, .high = 1 << 28 },
     { "report", 0, CLI_TEXT, CLI_SELFTEST, AT(report), "FILE",
       "write a report to attach to a bug report" },
-    { "kernel", 0, CLI_TEXT, CLI_SELFTEST, AT(kernel), "NAME", "only kernels with NAME in their name" },
+    { "kernel", 0, CLI_TEXT, CLI_SELFTEST, AT(kernel), "NAME",
+      "only kernels with NAME in their name" },
     { "format", 0, CLI_TEXT, CLI_SELFTEST, AT(format), "F", "only this weight format, as in Q4_K" },
-    { "rounds", 0, CLI_COUNT, CLI_SELFTEST, AT(n_rounds), "N", "choices of key values per kernel (2)",
+    { "rounds", 0, CLI_COUNT, CLI_SELFTEST, AT(n_rounds), "N",
+      "choices of key values per kernel (2)",
       .low = 1, .high = 1 << 20 },
-    { "cases", 0, CLI_COUNT, CLI_SELFTEST, AT(n_cases), "N", "shapes for each of them (8)", .low = 1,
+    { "cases", 0, CLI_COUNT, CLI_SELFTEST, AT(n_cases), "N",
+      "shapes for each of them (8)", .low = 1,
       .high = 1 << 20 },
-    { "round", 0, CLI_NUMBER, CLI_SELFTEST, AT(round), "N", "only this round, as a failure names it",
+    { "round", 0, CLI_NUMBER, CLI_SELFTEST, AT(round), "N",
+      "only this round, as a failure names it",
       .high = UINT32_MAX - 1 },
     { "case", 0, CLI_NUMBER, CLI_SELFTEST, AT(shape), "N", "only this case, as a failure names it",
       .high = UINT32_MAX - 1 },
     { "lanes", 0, CLI_COUNT, CLI_SELFTEST, AT(max_lanes), "N", "pretend that groups are no larger",
       .low = 1, .high = 1 << 20 },
-    { "seconds", 0, CLI_REAL, CLI_SELFTEST, AT(seconds), "S", "begin no more rounds after S seconds",
+    { "seconds", 0, CLI_REAL, CLI_SELFTEST, AT(seconds), "S",
+      "begin no more rounds after S seconds",
       .high = 1e9 },
-    { "bench", 0, CLI_FLAG, CLI_SELFTEST, AT(bench), NULL, "time real shapes instead of comparing" },
+    { "bench", 0, CLI_FLAG, CLI_SELFTEST, AT(bench), NULL,
+      "time real shapes instead of comparing" },
 
     /* later versions */
     { "retain-budget", 0, CLI_ONLY, PLANS, 0, "N|P%" },
@@ -119,3 +128,4 @@ const struct cli_option cli_option_table[] = {
     { "help", 'h', CLI_FLAG, CLI_ALL, AT(help), NULL, "this text" },
     { 0 }
 };
+/* clang-format on */

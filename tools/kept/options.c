@@ -1,7 +1,8 @@
 /* options.c: the command line, by the table of option_table.c.
  *
- * Forms: --name value, --name=value, -x value, -xvalue, flags alone or bundled with nothing; "--" ends options. Every
- * value is checked where it is read, so that a message can name the option, the value and what it may be.
+ * Forms: --name value, --name=value, -x value, -xvalue, flags alone or bundled with nothing;
+ * "--" ends options. Every value is checked where it is read, so that a message can name the
+ * option, the value and what it may be.
  */
 #include "options.h"
 
@@ -15,26 +16,28 @@
 
 #define MAX_WORD 64u
 
-/* Edits between two words: insert, delete, replace. */
+/* Edits between two words: insert, delete, replace, swap neighbours. */
 static uint32_t distance(const char *a, const char *b)
 {
-    uint32_t row[MAX_WORD + 1];
+    uint32_t rows[3][MAX_WORD + 1]; /* before the last, last and this row of the table */
     size_t n = strlen(a), m = strlen(b);
     if (n > MAX_WORD || m > MAX_WORD)
         return MAX_WORD;
     for (size_t j = 0; j <= m; j++)
-        row[j] = (uint32_t)j;
+        rows[0][j] = (uint32_t)j;
     for (size_t i = 1; i <= n; i++) {
-        uint32_t diagonal = row[0];
+        uint32_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *two_above = rows[(i + 1) % 3];
         row[0] = (uint32_t)i;
         for (size_t j = 1; j <= m; j++) {
-            uint32_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            best = row[j] + 1 < best ? row[j] + 1 : best;
+            uint32_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && two_above[j - 2] + 1 < best)
+                best = two_above[j - 2] + 1;
+            best = above[j] + 1 < best ? above[j] + 1 : best;
             row[j] = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
         }
     }
-    return row[m];
+    return rows[n % 3][m];
 }
 
 const char *cli_nearest(const char *word, const char *const *list)
@@ -79,8 +82,7 @@ static kept_status read_count(const struct cli_option *o, const char *text, uint
     char name[40], *end;
     errno = 0;
     unsigned long long value = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno || value > most ||
-        (double)value < o->low)
+    if (text[0] < '0' || text[0] > '9' || *end || errno || value > most || (double)value < o->low)
         return cli_fail(err, KEPT_E_ARGUMENT, "%s: '%.60s' is not a whole number from %.0f to %llu",
                         spelling(o, name), text, o->low, (unsigned long long)most);
     *out = value;
@@ -105,10 +107,20 @@ static kept_status read_size(const struct cli_option *o, const char *text, uint6
     static const struct {
         const char *unit;
         double bytes;
-    } units[] = { { "", 1 },        { "B", 1 },          { "KiB", 1024 },     { "K", 1024 },
-                  { "KB", 1e3 },    { "MiB", 1048576 },  { "M", 1048576 },    { "MB", 1e6 },
-                  { "GiB", 1 << 30 }, { "G", 1 << 30 },  { "GB", 1e9 },       { "TiB", 1099511627776.0 },
-                  { "T", 1099511627776.0 }, { "TB", 1e12 } };
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"KiB", 1024},
+                 {"K", 1024},
+                 {"KB", 1e3},
+                 {"MiB", 1048576},
+                 {"M", 1048576},
+                 {"MB", 1e6},
+                 {"GiB", 1 << 30},
+                 {"G", 1 << 30},
+                 {"GB", 1e9},
+                 {"TiB", 1099511627776.0},
+                 {"T", 1099511627776.0},
+                 {"TB", 1e12}};
     char name[40], *end;
     double value = strtod(text, &end);
     while (end != text && *end == ' ')
@@ -130,7 +142,7 @@ static kept_status read_size(const struct cli_option *o, const char *text, uint6
 static kept_status read_level(const struct cli_option *o, const char *text,
                               enum kept_log_level *out, struct kept_error *err)
 {
-    static const char *const names[] = { "error", "warn", "info", "debug" };
+    static const char *const names[] = {"error", "warn", "info", "debug"};
     char name[40];
     for (int i = 0; i < 4; i++) {
         if (strcmp(text, names[i]) == 0) {
@@ -190,7 +202,7 @@ static kept_status store(struct cli_settings *settings, const struct cli_option 
     case CLI_NUMBER:
         status = read_count(o, text, o->high > 0 ? (uint64_t)o->high : UINT64_MAX, &count, err);
         if (status == KEPT_OK)
-            *number = (struct cli_number){ true, count };
+            *number = (struct cli_number){true, count};
         return status;
     case CLI_SIZE:
         return read_size(o, text, (void *)field, err);
@@ -216,7 +228,8 @@ static kept_status say_unknown(const char *word, size_t n, uint32_t command_bit,
     snprintf(given, sizeof given, "%.*s", (int)(n < 60 ? n : 60), word);
     const char *near = word[1] == '-' ? cli_nearest(given + 2, names) : NULL;
     if (near)
-        return cli_fail(err, KEPT_E_ARGUMENT, "there is no option '%s'; is --%s meant?", given, near);
+        return cli_fail(err, KEPT_E_ARGUMENT, "there is no option '%s'; is --%s meant?", given,
+                        near);
     return cli_fail(err, KEPT_E_ARGUMENT, "there is no option '%s'; --help lists them", given);
 }
 
@@ -228,8 +241,8 @@ static kept_status read_option(struct cli_settings *settings, uint32_t command_b
     bool is_long = word[1] == '-';
     size_t n = is_long ? strcspn(word, "=") : 2;
     char name[40];
-    const struct cli_option *o = is_long ? find(word + 2, n - 2, 0, command_bit)
-                                         : find(NULL, 0, word[1], command_bit);
+    const struct cli_option *o =
+        is_long ? find(word + 2, n - 2, 0, command_bit) : find(NULL, 0, word[1], command_bit);
     if (!o)
         return say_unknown(word, n, command_bit, err);
     if (!(o->commands & command_bit))
@@ -254,14 +267,14 @@ static kept_status read_option(struct cli_settings *settings, uint32_t command_b
 static void set_defaults(struct cli_settings *settings)
 {
     const char *command = settings->command;
-    *settings = (struct cli_settings){ .command = command,
-                                       .log_level = KEPT_LOG_WARN,
-                                       .n_predict = CLI_NO_LIMIT,
-                                       .temperature = 0.8,
-                                       .top_k = 40,
-                                       .top_p = 0.95,
-                                       .min_p = 0.05,
-                                       .repeat_penalty = 1.0 };
+    *settings = (struct cli_settings){.command = command,
+                                      .log_level = KEPT_LOG_WARN,
+                                      .n_predict = CLI_NO_LIMIT,
+                                      .temperature = 0.8,
+                                      .top_k = 40,
+                                      .top_p = 0.95,
+                                      .min_p = 0.05,
+                                      .repeat_penalty = 1.0};
 }
 
 kept_status cli_options_parse(struct cli_settings *settings, uint32_t command_bit, int argc,

@@ -22,8 +22,8 @@ enum cli_command_bit {
     CLI_ALL = (1 << 8) - 1
 };
 
-/* Sets defaults, then reads argv[0 … argc-1] (what follows the command's name). KEPT_E_ARGUMENT: one sentence that names the option
- * and the value. Strings stay argv's. */
+/* Sets defaults, then reads argv[0 … argc-1] (what follows the command's name).
+ * KEPT_E_ARGUMENT: one sentence that names the option and the value. Strings stay argv's. */
 kept_status cli_options_parse(struct cli_settings *settings, uint32_t command_bit, int argc,
                               char **argv, struct kept_error *err);
 

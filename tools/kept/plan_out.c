@@ -8,15 +8,14 @@
 
 static const char *const names[CLI_CATEGORIES] = {
     "weights", "kv",    "associative", "episodic", "scorer", "activations",
-    "logits",  "state", "sampler",     "staging",  "driver"
-};
+    "logits",  "state", "sampler",     "staging",  "driver"};
 
 void cli_plan_categories(const kept_plan *plan, struct cli_category out[CLI_CATEGORIES])
 {
     const struct kept_plan_info *info = kept_plan_info(plan);
     struct kept_region_info region;
     for (uint32_t c = 0; c < CLI_CATEGORIES; c++)
-        out[c] = (struct cli_category){ .name = names[c] };
+        out[c] = (struct cli_category){.name = names[c]};
     for (uint32_t i = 0; kept_plan_region(plan, i, &region); i++) {
         for (uint32_t c = 0; c < CLI_CATEGORIES; c++) {
             if (strcmp(names[c], region.category) != 0)
@@ -45,17 +44,17 @@ static json_t *regions_json(const kept_plan *plan)
     const char *device = kept_plan_profile(plan)->id;
     struct kept_region_info r;
     for (uint32_t i = 0; kept_plan_region(plan, i, &r); i++)
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s}", "name", r.name, "device",
-                            device, "category", r.category, "bytes", (json_int_t)r.bytes, "offset",
-                            (json_int_t)r.offset, "buffer", (json_int_t)r.buffer, "first_use",
-                            (int)r.first_use, "last_use", (int)r.last_use, "why", r.why));
-    json_array_append_new(
-        list, json_pack("{s:s, s:s, s:s, s:I, s:i, s:n, s:i, s:i, s:s}", "name", "driver", "device",
-                        device, "category", "driver", "bytes",
-                        (json_int_t)kept_plan_info(plan)->driver_bytes, "offset", 0, "buffer",
-                        "first_use", -1, "last_use", -1, "why",
-                        "estimate of what the driver takes for itself"));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:s}",
+                                              "name", r.name, "device", device, "category",
+                                              r.category, "bytes", (json_int_t)r.bytes, "offset",
+                                              (json_int_t)r.offset, "buffer", (json_int_t)r.buffer,
+                                              "first_use", (int)r.first_use, "last_use",
+                                              (int)r.last_use, "why", r.why));
+    json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:i, s:n, s:i, s:i, s:s}", "name",
+                                          "driver", "device", device, "category", "driver", "bytes",
+                                          (json_int_t)kept_plan_info(plan)->driver_bytes, "offset",
+                                          0, "buffer", "first_use", -1, "last_use", -1, "why",
+                                          "estimate of what the driver takes for itself"));
     return list;
 }
 
@@ -73,19 +72,20 @@ json_t *cli_plan_json(const kept_plan *plan)
 {
     const struct kept_plan_info *info = kept_plan_info(plan);
     const struct kept_profile *profile = kept_plan_profile(plan);
-    json_t *object = json_pack(
-        "{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "fits", (int)info->fits,
-        "budget_bytes", (json_int_t)info->budget_bytes, "total_bytes", (json_int_t)info->total_bytes,
-        "planned_bytes", (json_int_t)info->planned_bytes, "driver_bytes",
-        (json_int_t)info->driver_bytes, "weight_bytes", (json_int_t)info->weight_bytes, "kv_bytes",
-        (json_int_t)info->kv_bytes, "activation_bytes", (json_int_t)info->activation_bytes,
-        "lower_bound_bytes", (json_int_t)info->lower_bound_bytes, "context_tokens",
-        (json_int_t)info->context_tokens, "chunk_tokens", (json_int_t)info->chunk_tokens,
-        "logits_rows", (json_int_t)info->logits_rows);
-    json_t *lists = json_pack("{s:[{s:s, s:I, s:I}], s:o, s:o}", "devices", "name", profile->id,
-                              "total_bytes", (json_int_t)info->total_bytes, "planned_bytes",
-                              (json_int_t)info->planned_bytes, "regions", regions_json(plan),
-                              "choices", choices_json(plan));
+    json_t *object =
+        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "fits",
+                  (int)info->fits, "budget_bytes", (json_int_t)info->budget_bytes, "total_bytes",
+                  (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes,
+                  "driver_bytes", (json_int_t)info->driver_bytes, "weight_bytes",
+                  (json_int_t)info->weight_bytes, "kv_bytes", (json_int_t)info->kv_bytes,
+                  "activation_bytes", (json_int_t)info->activation_bytes, "lower_bound_bytes",
+                  (json_int_t)info->lower_bound_bytes, "context_tokens",
+                  (json_int_t)info->context_tokens, "chunk_tokens", (json_int_t)info->chunk_tokens,
+                  "logits_rows", (json_int_t)info->logits_rows);
+    json_t *lists =
+        json_pack("{s:[{s:s, s:I, s:I}], s:o, s:o}", "devices", "name", profile->id, "total_bytes",
+                  (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes,
+                  "regions", regions_json(plan), "choices", choices_json(plan));
     if (object && lists)
         json_object_update(object, lists);
     json_decref(lists);
@@ -146,7 +146,8 @@ void cli_plan_print_alternatives(FILE *to, const kept_plan *plan)
     else
         fputs("Nearest plans that fit:\n", to);
     for (uint32_t i = 0; kept_plan_alternative(plan, i, &alternative); i++)
-        fprintf(to, "  %-36s %11s\n", alternative.change, cli_bytes(bytes, alternative.total_bytes));
+        fprintf(to, "  %-36s %11s\n", alternative.change,
+                cli_bytes(bytes, alternative.total_bytes));
 }
 
 void cli_plan_print(FILE *to, const kept_plan *plan, const char *model, bool regions)

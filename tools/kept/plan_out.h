@@ -17,8 +17,9 @@ struct cli_category {
     uint32_t n_regions;
 };
 
-/* Bytes and regions by category. Activations and staging share memory, so that the sum of their regions is more than what they take:
- * both count as packed. The last category is the driver's estimate. */
+/* Bytes and regions by category. Activations and staging share memory, so that the sum of
+ * their regions is more than what they take: both count as packed. The last category is the
+ * driver's estimate. */
 void cli_plan_categories(const kept_plan *plan, struct cli_category out[CLI_CATEGORIES]);
 
 json_t *cli_plan_json(const kept_plan *plan);

@@ -1,4 +1,5 @@
-/* profile.c: the fields of a device in JSON, both ways, by one table: what is written can be read back. */
+/* profile.c: the fields of a device in JSON, both ways, by one table: what is written can be
+ * read back. */
 #include "profile.h"
 
 #include <stdio.h>
@@ -16,10 +17,10 @@ struct field {
     bool feature; /* inside "features" */
 };
 
-#define FIELD(name, kind, feature)                                                        \
-    {                                                                                     \
-        #name, kind, offsetof(struct kept_profile, name),                                 \
-            sizeof(((struct kept_profile *)NULL)->name), feature                          \
+#define FIELD(name, kind, feature)                               \
+    {                                                            \
+#name, kind, offsetof(struct kept_profile, name),        \
+            sizeof(((struct kept_profile *)NULL)->name), feature \
     }
 
 static const struct field fields[] = {
@@ -56,9 +57,9 @@ static const char *vendor_name(uint32_t id)
     static const struct {
         uint32_t id;
         const char *name;
-    } vendors[] = { { 0x1002, "AMD" },      { 0x1022, "AMD" },  { 0x8086, "Intel" },
-                    { 0x10DE, "NVIDIA" },   { 0x13B5, "ARM" },  { 0x5143, "Qualcomm" },
-                    { 0x106B, "Apple" },    { 0x10005, "Mesa" }, { 0x10006, "PoCL" } };
+    } vendors[] = {{0x1002, "AMD"},    {0x1022, "AMD"},   {0x8086, "Intel"},
+                   {0x10DE, "NVIDIA"}, {0x13B5, "ARM"},   {0x5143, "Qualcomm"},
+                   {0x106B, "Apple"},  {0x10005, "Mesa"}, {0x10006, "PoCL"}};
     for (size_t i = 0; i < sizeof vendors / sizeof *vendors; i++)
         if (vendors[i].id == id)
             return vendors[i].name;
@@ -135,7 +136,8 @@ static kept_status read_field(const json_t *object, const struct field *field, c
                            field->feature ? "feature " : "", field->name);
 }
 
-/* discrete, integrated, then the rest, as the library chooses; software drivers of GPU APIs last. */
+/* discrete, integrated, then the rest, as the library chooses; software drivers of GPU APIs
+ * last. */
 static int rank_of(const json_t *device)
 {
     const char *type = json_string_value(json_object_get(device, "type"));
@@ -182,10 +184,10 @@ kept_status cli_profile_read(const char *path, const char *id, struct kept_profi
         id = NULL;
     const json_t *list = json_object_get(root, "devices");
     const json_t *device = list ? choose(list, id) : root;
-    *out = (struct kept_profile){ 0 };
+    *out = (struct kept_profile){0};
     if (!device)
-        status = cli_fail(err, KEPT_E_NO_DEVICE, "profile '%.200s' has no usable device%s%.60s%s", path,
-                          id ? " '" : "", id ? id : "", id ? "'" : "");
+        status = cli_fail(err, KEPT_E_NO_DEVICE, "profile '%.200s' has no usable device%s%.60s%s",
+                          path, id ? " '" : "", id ? id : "", id ? "'" : "");
     for (size_t i = 0; i < N_FIELDS && status == KEPT_OK; i++)
         status = read_field(device, &fields[i], path, out, err);
     json_decref(root);

@@ -28,7 +28,7 @@ kept_status cli_session_save(struct cli_engine *engine, const char *path,
     uint32_t context = kept_plan_info(engine->plan)->context_tokens;
     kept_status status = KEPT_OK;
     if (tokens->n == position + 1 && position < context) {
-        struct kept_eval_params params = { .tokens = tokens->ids + position, .n_tokens = 1 };
+        struct kept_eval_params params = {.tokens = tokens->ids + position, .n_tokens = 1};
         status = kept_session_eval(engine->session, &params, err);
     }
     return status == KEPT_OK ? kept_session_save(engine->session, path, err) : status;

@@ -1,4 +1,5 @@
-/* settings.h: everything a command line can say, with defaults, as one plain struct. options.c fills it. */
+/* settings.h: everything a command line can say, with defaults, as one plain struct. options.c
+ * fills it. */
 #ifndef KEPT_TOOL_SETTINGS_H
 #define KEPT_TOOL_SETTINGS_H
 

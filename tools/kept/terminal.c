@@ -1,7 +1,8 @@
 /* terminal.c: progress, notes, Ctrl-C.
  *
- * The two variables below are the only ones of the program that are neither const nor local: a signal handler has no
- * other way to reach the session, and a progress line must be cleared by whoever prints next.
+ * The two variables below are the only ones of the program that are neither const nor local: a
+ * signal handler has no other way to reach the session, and a progress line must be cleared by
+ * whoever prints next.
  */
 #include "terminal.h"
 
@@ -13,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BAR_WIDTH       30
+#define BAR_WIDTH        30
 #define PROGRESS_WAIT_NS 300000000ull /* what is over sooner needs no bar */
 #define PROGRESS_STEP_NS 50000000ull
 
@@ -43,7 +44,7 @@ static void on_interrupt(int number)
 
 void cli_interrupt_install(void)
 {
-    struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART: reading ends too */
+    struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: reading ends too */
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
 }
@@ -127,7 +128,7 @@ void cli_note(const struct cli_settings *settings, const char *fmt, ...)
 
 static void write_log(void *user, enum kept_log_level level, const char *text)
 {
-    static const char *const names[] = { "", "error", "warning", "info", "debug" };
+    static const char *const names[] = {"", "error", "warning", "info", "debug"};
     const struct cli_settings *settings = user;
     if (settings->quiet || (level == KEPT_LOG_ERROR && settings->log_level < KEPT_LOG_INFO))
         return; /* errors come back as statuses and are said once */
@@ -137,13 +138,13 @@ static void write_log(void *user, enum kept_log_level level, const char *text)
 
 struct kept_log cli_log(const struct cli_settings *settings)
 {
-    return (struct kept_log){ .write = write_log, .user = (void *)settings,
-                              .level = settings->log_level };
+    return (struct kept_log){
+        .write = write_log, .user = (void *)settings, .level = settings->log_level};
 }
 
 const char *cli_bytes(char to[32], uint64_t bytes)
 {
-    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;
     int i = 0;
     while (value >= 1024 && i < 4) {

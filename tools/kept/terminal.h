@@ -10,18 +10,20 @@
 
 #include "settings.h"
 
-/* Ctrl-C: the first asks the session (NULL: none yet) to stop, a second one while the first is pending ends the process. */
+/* Ctrl-C: the first asks the session (NULL: none yet) to stop, a second one while the first is
+ * pending ends the process. */
 void cli_interrupt_install(void);
 void cli_interrupt_session(kept_session *session);
 bool cli_interrupted(void);
 void cli_interrupt_clear(void);
 
-/* Progress on standard error, only where it is a terminal and not --quiet. cli_progress is a kept_progress_fn; its user is the
- * settings. Returns false after Ctrl-C. */
+/* Progress on standard error, only where it is a terminal and not --quiet. cli_progress is a
+ * kept_progress_fn; its user is the settings. Returns false after Ctrl-C. */
 bool cli_progress(void *settings, const char *what, uint64_t done, uint64_t total);
 void cli_progress_end(void);
 
-/* A note on standard error, where a person reads it: never where that is no terminal, nor with --quiet or --json. */
+/* A note on standard error, where a person reads it: never where that is no terminal, nor with
+ * --quiet or --json. */
 void cli_note(const struct cli_settings *settings, const char *fmt, ...) KEPT_PRINTF(2, 3);
 
 /* The library's messages on standard error, at the level asked for. */

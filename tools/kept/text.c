@@ -39,7 +39,7 @@ bool cli_buffer_add(struct cli_buffer *buffer, const char *bytes, size_t n)
 void cli_buffer_finish(struct cli_buffer *buffer)
 {
     free(buffer->bytes);
-    *buffer = (struct cli_buffer){ 0 };
+    *buffer = (struct cli_buffer){0};
 }
 
 bool cli_tokens_add(struct cli_tokens *tokens, const int32_t *ids, size_t n)
@@ -57,7 +57,7 @@ bool cli_tokens_add(struct cli_tokens *tokens, const int32_t *ids, size_t n)
 void cli_tokens_finish(struct cli_tokens *tokens)
 {
     free(tokens->ids);
-    *tokens = (struct cli_tokens){ 0 };
+    *tokens = (struct cli_tokens){0};
 }
 
 kept_status cli_read_file(const char *path, struct cli_buffer *out, struct kept_error *err)

@@ -28,11 +28,13 @@ void cli_tokens_finish(struct cli_tokens *tokens);
 /* The whole file; "-" is standard input. KEPT_E_IO, KEPT_E_HOST_MEMORY. */
 kept_status cli_read_file(const char *path, struct cli_buffer *out, struct kept_error *err);
 
-/* The text of -p, of -f, or of standard input when it is not a terminal. KEPT_E_ARGUMENT when none is given, or two are. */
+/* The text of -p, of -f, or of standard input when it is not a terminal. KEPT_E_ARGUMENT when
+ * none is given, or two are. */
 kept_status cli_read_prompt(const struct cli_settings *settings, struct cli_buffer *out,
                             struct kept_error *err);
 
-/* Whole numbers from `low` to INT32_MAX separated by spaces, commas, brackets or line ends. KEPT_E_PROMPT. */
+/* Whole numbers from `low` to INT32_MAX separated by spaces, commas, brackets or line ends.
+ * KEPT_E_PROMPT. */
 kept_status cli_parse_ids(const struct cli_buffer *text, struct cli_tokens *out,
                           struct kept_error *err);
 
