@@ -153,13 +153,15 @@ void kept_check_tuned_keys(struct check_case *c, const struct kept_device *devic
         [KEPT_KERNEL_GLU] = t.glu_wg,
         [KEPT_KERNEL_ARGMAX] = t.argmax_wg,
     };
-    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+    struct kept_attn_keys attn =
+        kept_tune_attention(&t, &profile, c->row->id == KEPT_KERNEL_ATTN_DECODE ? 64 : 128,
+                            t.prefill_g, c->row->id == KEPT_KERNEL_ATTN_DECODE);
     kept_check_set_key(c, "WG", groups[c->row->id]);
     kept_check_set_key(c, "ORDER", (uint32_t)c->caps->order);
     kept_check_set_key(c, "NC", t.matvec_nc);
     kept_check_set_key(c, "TR", t.matvec_tr);
     kept_check_set_key(c, "BM", t.matmat_bm);
     kept_check_set_key(c, "BN", t.matmat_bn);
-    kept_check_set_key(c, "G", decode ? t.decode_g : t.prefill_g);
-    kept_check_set_key(c, "BQ", t.prefill_bq);
+    kept_check_set_key(c, "G", attn.g);
+    kept_check_set_key(c, "BQ", attn.bq);
 }

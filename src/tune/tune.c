@@ -51,6 +51,8 @@ uint32_t kept_tune_splits(const struct kept_tuning *tuning, const struct kept_pr
     return splits < 1 ? 1 : splits > 32 ? 32 : (uint32_t)splits;
 }
 
+#define MAX_ROWS_OF_GROUP 8u
+
 /* A column (one query head of one row) needs its query, scores and running sums in shared memory:
  * the larger of what the two languages take. */
 static uint64_t attention_bytes(uint32_t wg, uint32_t d, uint32_t columns)
@@ -65,12 +67,14 @@ struct kept_attn_keys kept_tune_attention(const struct kept_tuning *tuning,
 {
     struct kept_attn_keys keys = {
         .wg = decode ? tuning->decode_wg : tuning->prefill_wg,
-        .bq = decode ? 1 : tuning->prefill_bq,
+        .bq = 1,
     };
     uint32_t most = decode ? tuning->decode_g : tuning->prefill_g;
     uint64_t limit = profile->max_shared_bytes;
     if (most > group)
         most = group;
+    while (!decode && keys.bq < MAX_ROWS_OF_GROUP && 2 * keys.bq * most <= tuning->prefill_columns)
+        keys.bq *= 2;
     while (limit != 0 && attention_bytes(keys.wg, d, keys.bq * most) > limit &&
            keys.bq * most > 1) {
         if (keys.bq > 1)
