@@ -54,29 +54,29 @@ def wait_for(words, seconds=20):
     return found
 
 
+def press(keys):
+    time.sleep(0.3)                                              # libedit shows its prompt before it takes single keys
+    os.write(terminal, keys)
+
+
 check(wait_for(b"> "), f"a prompt: {seen!r}")
-os.write(terminal, b"half a li\x03")
+press(b"half a li\x03")
 check(wait_for(b"> "), "Ctrl-C drops the line and asks again")
-os.write(terminal, b"/memory\r")
+press(b"/memory\r")
 check(wait_for(b"tokens of context are used"), f"/memory: {seen!r}")
-os.write(terminal, b"/plan\r")
+press(b"/plan\r")
 check(wait_for(b"Fits"), f"/plan: {seen!r}")
 check(wait_for(b"> "), "and a prompt again")
-os.write(terminal, b"hello\r")
+press(b"hello\r")
 check(wait_for(b"generated at"), f"the summary of an answer: {seen!r}")
 check(wait_for(b"> "), "and a prompt after it")
-os.write(terminal, b"\x04")
-status = None
-for _ in range(100):
-    if select.select([terminal], [], [], 0.1)[0]:
-        try:
-            os.read(terminal, 65536)
-        except OSError:
-            pass
+press(b"\x04")
+done, status, end = 0, None, time.monotonic() + 20
+while not done and time.monotonic() < end:
+    wait_for(b"nothing more", 0.1)
     done, status = os.waitpid(pid, os.WNOHANG)
-    if done:
-        break
-else:
+    time.sleep(0.01)
+if not done:
     os.kill(pid, signal.SIGKILL)
     status = None
 check(status is not None and os.waitstatus_to_exitcode(status) == 0, f"Ctrl-D ends the conversation: {status}")

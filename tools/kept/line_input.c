@@ -41,8 +41,10 @@ static int read_character(EditLine *edit, wchar_t *to)
     char byte;
     (void)edit;
     for (;;) {
+        if (!cli_wait_input())
+            return -1;
         ssize_t n = read(STDIN_FILENO, &byte, 1);
-        if (n < 0 && errno == EINTR && !cli_interrupted())
+        if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return (int)n;

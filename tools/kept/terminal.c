@@ -6,6 +6,9 @@
  */
 #include "terminal.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -21,6 +24,7 @@
 static struct {
     _Atomic(kept_session *) session;
     volatile sig_atomic_t pending;
+    int pipe[2]; /* the handler writes, who waits for input reads: no signal is lost in between */
 } interrupt;
 
 static struct {
@@ -36,7 +40,10 @@ static void on_interrupt(int number)
         raise(number);
         return;
     }
+    int saved = errno;
     interrupt.pending = 1;
+    if (write(interrupt.pipe[1], "", 1) < 0)
+        errno = saved; /* full: a byte is there already */
     kept_session *session = atomic_load(&interrupt.session);
     if (session)
         kept_session_cancel(session);
@@ -46,6 +53,14 @@ void cli_interrupt_install(void)
 {
     struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: reading ends too */
     sigemptyset(&action.sa_mask);
+    if (pipe(interrupt.pipe) != 0) {
+        interrupt.pipe[0] = interrupt.pipe[1] = -1;
+    } else {
+        for (int i = 0; i < 2; i++) {
+            fcntl(interrupt.pipe[i], F_SETFL, O_NONBLOCK);
+            fcntl(interrupt.pipe[i], F_SETFD, FD_CLOEXEC);
+        }
+    }
     sigaction(SIGINT, &action, NULL);
 }
 
@@ -61,7 +76,19 @@ bool cli_interrupted(void)
 
 void cli_interrupt_clear(void)
 {
+    char bytes[16];
+    while (read(interrupt.pipe[0], bytes, sizeof bytes) > 0)
+        continue;
     interrupt.pending = 0;
+}
+
+bool cli_wait_input(void)
+{
+    struct pollfd files[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                              {.fd = interrupt.pipe[0], .events = POLLIN}};
+    while (!cli_interrupted() && poll(files, 2, -1) < 0 && errno == EINTR)
+        continue;
+    return !cli_interrupted();
 }
 
 uint64_t cli_now_ns(void)

@@ -16,6 +16,8 @@ void cli_interrupt_install(void);
 void cli_interrupt_session(kept_session *session);
 bool cli_interrupted(void);
 void cli_interrupt_clear(void);
+/* Waits until standard input can be read; false after Ctrl-C. */
+bool cli_wait_input(void);
 
 /* Progress on standard error, only where it is a terminal and not --quiet. cli_progress is a
  * kept_progress_fn; its user is the settings. Returns false after Ctrl-C. */

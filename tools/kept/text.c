@@ -2,7 +2,7 @@
 #include "text.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -63,25 +63,25 @@ void cli_tokens_finish(struct cli_tokens *tokens)
 kept_status cli_read_file(const char *path, struct cli_buffer *out, struct kept_error *err)
 {
     bool input = strcmp(path, "-") == 0;
-    FILE *file = input ? stdin : fopen(path, "rb");
+    int file = input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     kept_status status = KEPT_OK;
     char bytes[READ_BYTES];
-    size_t n;
-    if (!file)
+    ssize_t n = 1;
+    if (file < 0)
         return cli_fail(err, KEPT_E_IO, "cannot open '%.300s': %s", path, strerror(errno));
-    errno = 0;
-    do {
-        n = fread(bytes, 1, sizeof bytes, file);
-        if (!cli_buffer_add(out, bytes, n))
+    while (n != 0 && status == KEPT_OK) {
+        if (input && !cli_wait_input())
+            return cli_fail(err, KEPT_E_CANCELLED, "cancelled while reading standard input");
+        n = read(file, bytes, sizeof bytes);
+        if (n < 0 && (errno != EINTR || cli_interrupted()))
+            status = cli_fail(err, cli_interrupted() ? KEPT_E_CANCELLED : KEPT_E_IO,
+                              "cannot read '%.300s': %s", path, strerror(errno));
+        else if (n >= 0 && !cli_buffer_add(out, bytes, (size_t)n))
             status = cli_fail(err, KEPT_E_HOST_MEMORY, "no memory for '%.300s' after %zu bytes",
                               path, out->n);
-    } while (n > 0 && status == KEPT_OK);
-    if (ferror(file) && status == KEPT_OK)
-        status = cli_interrupted()
-                     ? cli_fail(err, KEPT_E_CANCELLED, "cancelled while reading '%.300s'", path)
-                     : cli_fail(err, KEPT_E_IO, "cannot read '%.300s': %s", path, strerror(errno));
+    }
     if (!input)
-        fclose(file);
+        close(file);
     return status;
 }
 
