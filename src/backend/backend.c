@@ -161,7 +161,8 @@ static kept_status create_buf(struct kept_device *device, const char *name, uint
     kept_status status = wrap_can_create(device, "a buffer", err);
     if (status != KEPT_OK)
         return status;
-    if (n_bytes == 0 || n_bytes > device->caps.max_buffer_bytes || (flags & ~(uint32_t)(KEPT_BUF_HOST | KEPT_BUF_FILLED)) != 0)
+    if (n_bytes == 0 || n_bytes > device->caps.max_buffer_bytes ||
+        (flags & ~(uint32_t)(KEPT_BUF_HOST | KEPT_BUF_FILLED)) != 0)
         return kept_fail(err, KEPT_E_ARGUMENT,
                          "buffer '%s' of %" PRIu64 " bytes: the device takes 1 to %" PRIu64, name,
                          n_bytes, device->caps.max_buffer_bytes);

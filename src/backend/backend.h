@@ -78,8 +78,8 @@ enum kept_buf_flags {
     /* Host memory that the device can read and write (staging, read-back). Has a host address where
      * caps.host_buffers_mapped; else (OpenCL) it is reached by kept_buf_write and kept_buf_read. */
     KEPT_BUF_HOST = 1,
-    /* A hint: written whole before its first use (weights). The cpu backend takes huge pages for it;
-     * others ignore it. */
+    /* A hint: written whole before its first use (weights). The cpu backend takes huge pages for
+     * it; others ignore it. */
     KEPT_BUF_FILLED = 2
 };
 

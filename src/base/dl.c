@@ -36,7 +36,8 @@ static void close_library(void *library)
 
 #include <dlfcn.h>
 
-/* Stays loaded after close: GPU drivers start threads and exit handlers, which must not lose their code. */
+/* Stays loaded after close: GPU drivers start threads and exit handlers, which must not lose their
+ * code. */
 static void *open_library(const char *name)
 {
     return dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

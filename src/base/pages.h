@@ -1,9 +1,10 @@
 /* base/pages.h: large blocks of zeroed memory straight from the system. Pages never touched take no
  * memory.
  *
- * With `huge` a block of 2 MiB and more asks for huge pages: a matrix of 30 MiB is 7,680 small pages,
- * and looking those up costs as much as reading them. A page is zeroed whole when it is first touched,
- * so huge pages are for memory that is filled anyway, not for memory that is touched here and there.
+ * With `huge` a block of 2 MiB and more asks for huge pages: a matrix of 30 MiB is 7,680 small
+ * pages, and looking those up costs as much as reading them. A page is zeroed whole when it is
+ * first touched, so huge pages are for memory that is filled anyway, not for memory that is touched
+ * here and there.
  */
 #ifndef KEPT_BASE_PAGES_H
 #define KEPT_BASE_PAGES_H

@@ -7,7 +7,7 @@
  *   WORD    one word: 4 file bytes
  *   HALVES  one word for two neighbouring blocks: 2 file bytes of each
  *   BITS    one word: the 32 fifth bits of a Q5_0 or Q5_1 block, 16h+4w+i to 8i+4h+w
- *   SCALES  4 words: d, dmin and the packed 6-bit scales of a Q4_K or Q5_K block, as nibbles and pairs
+ *   SCALES  4 words: d, dmin and the packed 6-bit scales of a Q4_K or Q5_K block, nibbles and pairs
  *
  * Plain floats are "blocks" of 32 elements here. A tile is read plane by plane, 16 rows side by
  * side: its file bytes (15 to 40 KiB in small models) stay in the cache between planes, and the

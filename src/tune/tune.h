@@ -30,8 +30,8 @@ void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *ou
 /* Splits of decode attention for n_kv KV heads and at most `slots` slots each. */
 uint32_t kept_tune_splits(const struct kept_tuning *tuning, const struct kept_profile *profile,
                           uint32_t n_kv, uint32_t slots);
-/* Attention keys for heads of d elements, `group` query heads to a KV head: passes of equal size, and
- * no more columns than the device's shared memory holds. */
+/* Attention keys for heads of d elements, `group` query heads to a KV head: passes of equal size,
+ * and no more columns than the device's shared memory holds. */
 struct kept_attn_keys kept_tune_attention(const struct kept_tuning *tuning,
                                           const struct kept_profile *profile, uint32_t d,
                                           uint32_t group, bool decode);

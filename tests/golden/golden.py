@@ -21,7 +21,8 @@ import tokens
 TEXTS = {
     "prose": "In the beginning God created the heaven and the earth. And the earth was without form, and void; and "
              "darkness was upon the face of the deep.",
-    "mixed": "def mean(xs):\n    return sum(xs) / len(xs)  # 3.14\n\nÜber die Brücke: naïve café, 東京 and Ελλάδα 🙂 — ok?",
+    "mixed": "def mean(xs):\n    return sum(xs) / len(xs)  # 3.14\n\n"
+             "Über die Brücke: naïve café, 東京 and Ελλάδα 🙂 — ok?",
 }
 TOP = 16
 

@@ -14,6 +14,8 @@
 #ifndef KEPT_BACKEND_CPU_FAST_UNPACK_H
 #define KEPT_BACKEND_CPU_FAST_UNPACK_H
 
+#include <stdbool.h>
+
 #include "backend/cpu/simd.h"
 #include "kernel/params.h"
 
@@ -152,8 +154,8 @@ SIMD_INLINE vf total(const int nc, vf sum[4][MAX_NC], int c)
 }
 
 /* Weights come from memory only once, and the processor's own prefetching stops at each small page
- * and cannot know the next record: without this a core reads at half its rate. With more columns the
- * work hides it. The addresses may lie past the tensor: nothing is read. */
+ * and cannot know the next record: without this a core reads at half its rate. With more columns
+ * the work hides it. The addresses may lie past the tensor: nothing is read. */
 SIMD_INLINE void ask_ahead(const int nc, const struct tile *t, uint32_t sb)
 {
     for (uint32_t i = 0; nc <= 2 && i < t->ahead_lines; i++)
