@@ -65,10 +65,14 @@ struct all_devices {
     uint32_t counts[KEPT_BACKENDS];
 };
 
-static void list_all(const struct kept_log *log, struct all_devices *all)
+/* Only one API when it was named: starting the drivers of the others takes time. */
+static void list_all(const struct kept_log *log, const struct kept_backend_ops *only,
+                     struct all_devices *all)
 {
     for (uint32_t b = 0; b < KEPT_BACKENDS; b++) {
         struct kept_error err = {0};
+        if (only && kept_backend_at(b) != only)
+            continue;
         uint32_t n = 0;
         kept_status status = kept_backend_list(kept_backend_at(b), log, all->descs + all->n,
                                                MAX_DEVICES, &n, all->why[b], &err);
@@ -130,7 +134,7 @@ kept_status kept_device_list_create(const struct kept_log *log, struct kept_devi
     struct all_devices *all = kept_calloc(1, sizeof *all);
     struct kept_device_list *list = kept_calloc(1, sizeof *list);
     if (all)
-        list_all(log, all);
+        list_all(log, NULL, all);
     if (list && all)
         list->devices = kept_calloc(all->n ? all->n : 1, sizeof *list->devices);
     if (!all || !list || !list->devices) {
@@ -299,7 +303,7 @@ kept_status kept_device_create(const char *spec, const struct kept_device_option
     struct all_devices *all = kept_calloc(1, sizeof *all);
     if (!all)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a list of devices");
-    list_all(options->log, all);
+    list_all(options->log, wanted.ops, all);
     uint32_t chosen = choose(all, &wanted);
     if (chosen == all->n)
         status = say_none(all, spec, &wanted, err);

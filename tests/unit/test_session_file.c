@@ -177,6 +177,7 @@ static unsigned char *read_file(const char *path, size_t *n_bytes)
 
 static void write_file(const char *path, const unsigned char *bytes, size_t n_bytes)
 {
+    remove(path); /* a file that is truncated and written again is flushed by some file systems */
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(bytes, 1, n_bytes, file), n_bytes);
