@@ -62,7 +62,9 @@ KEPT_API kept_status kept_session_eval(kept_session *session, const struct kept_
 /* Logits of the last evaluated token, [n_vocab]; valid until the next call on the session. */
 KEPT_API kept_status kept_session_logits(kept_session *session, const float **logits,
                                          struct kept_error *err);
-/* Chooses the next token with the sampler (greedy: the device's own argmax). */
+/* Chooses the next token with the sampler (greedy: the device's own argmax). KEPT_E_STATE when
+ * nothing was evaluated last, KEPT_E_MISMATCH for a sampler of another vocabulary's size,
+ * KEPT_E_ARGUMENT when no logit is a number. */
 KEPT_API kept_status kept_session_sample(kept_session *session, kept_sampler *sampler,
                                          int32_t *token, struct kept_error *err);
 

@@ -144,7 +144,7 @@ static bool slice_bound(struct kept_jinja *j, const struct jinja_value *value, i
 bool kept_jinja_slice(struct kept_jinja *j, const struct jinja_value *value,
                       const struct jinja_value bounds[3], struct jinja_value *out)
 {
-    int64_t n, begin, end, step = 1;
+    int64_t n, begin = 0, end = 0, step = 1;
     if (value->kind != JINJA_LIST && value->kind != JINJA_STRING)
         return kept_jinja_fail(j, KEPT_E_FORMAT, "cannot slice %s", kept_jinja_kind_name(value));
     if (bounds[2].kind != JINJA_NONE &&

@@ -114,6 +114,7 @@ static bool join(const struct kept_tok_work *work, const struct kept_tok_symbol 
 static int32_t find_part(const struct kept_tokenizer *tok, const char *text, size_t n_bytes)
 {
     char piece[KEPT_TOK_MAX_TOKEN_BYTES];
+    piece[0] = '\0';
     return kept_tok_map_find(&tok->plain, &tok->pieces, piece,
                              kept_tok_bpe_decode(text, n_bytes, piece));
 }
