@@ -4,8 +4,8 @@
  * here and the bytes that the plan counts are the bytes that are asked for. Memory that can be
  * mapped stays mapped for the buffer's life. Where device memory cannot be mapped, fills run on
  * the device and data goes through one staging buffer of 4 MiB made at open. Every buffer is
- * written once when it is made: contents start at zero, and a driver that commits memory at the
- * first touch fails here, not in the middle of an answer.
+ * written once when it is made (contents start at zero), except mapped ones that the caller says it
+ * fills: a driver that commits memory at the first touch fails here, not in the middle of an answer.
  */
 #include "backend/vulkan/vk.h"
 
@@ -170,7 +170,8 @@ static kept_status transfer_run(struct vk_device *device, struct kept_error *err
 static kept_status clear(struct vk_device *device, struct vk_buf *buf, struct kept_error *err)
 {
     if (buf->base.host != NULL) {
-        memset(buf->base.host, 0, (size_t)buf->base.n_bytes);
+        if ((buf->base.flags & KEPT_BUF_FILLED) == 0) /* else the caller writes all of it */
+            memset(buf->base.host, 0, (size_t)buf->base.n_bytes);
         return KEPT_OK;
     }
     kept_status status = transfer_begin(device, err);
