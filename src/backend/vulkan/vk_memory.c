@@ -4,8 +4,8 @@
  * here and the bytes that the plan counts are the bytes that are asked for. Memory that can be
  * mapped stays mapped for the buffer's life. Where device memory cannot be mapped, fills run on
  * the device and data goes through one staging buffer of 4 MiB made at open. Every buffer is
- * written once when it is made (contents start at zero), except mapped ones that the caller says it
- * fills: a driver that commits memory at the first touch fails here, not in the middle of an answer.
+ * written once when it is made (contents start at zero), except mapped ones that the caller says
+ * it fills: a driver that commits memory at the first touch fails here, not in mid-answer.
  */
 #include "backend/vulkan/vk.h"
 
