@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "kept/kept.h"
 
 #define SKIP 77
@@ -291,6 +292,7 @@ int main(int argc, char **argv)
     snprintf(session_path, sizeof session_path, "test_tiny_%.8s.session", argv[1]);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         check_model(argv[2], names[i], session_path);
+    check(device->n_validation_errors == 0, argv[1], "the validation layers are content");
     kept_device_destroy(&device);
     fprintf(stderr, "%d checks, %d failed\n", n_checks, n_failed);
     return n_failed ? 1 : 0;
