@@ -41,9 +41,13 @@ static kept_status read_header(struct kept_gguf *gguf, struct kept_error *err)
             return status;
         n_bytes = next;
         kept_arena_finish(&gguf->arena); /* of the attempt before */
-        status = kept_gguf_parse_header(gguf, n_bytes, &wanted_bytes, err);
-        if (wanted_bytes == 0)
-            return status;
+        struct kept_error attempt = {0}; /* err stays untouched when a longer prefix parses */
+        status = kept_gguf_parse_header(gguf, n_bytes, &wanted_bytes, &attempt);
+        if (wanted_bytes != 0)
+            continue;
+        if (status != KEPT_OK && err != NULL)
+            *err = attempt;
+        return status;
     }
 }
 
