@@ -18,6 +18,12 @@ void *kept_pages_alloc(size_t n_bytes, bool huge)
                         : VirtualAlloc(NULL, n_bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
 }
 
+void kept_pages_advise_huge(void *p, size_t n_bytes)
+{
+    (void)p;
+    (void)n_bytes;
+}
+
 void kept_pages_free(void *p, size_t n_bytes)
 {
     (void)n_bytes;
@@ -58,6 +64,16 @@ void *kept_pages_alloc(size_t n_bytes, bool huge)
     madvise(map + head, size, MADV_HUGEPAGE); /* a wish: small pages serve as well */
 #endif
     return map + head;
+}
+
+void kept_pages_advise_huge(void *p, size_t n_bytes)
+{
+    size_t head = (HUGE_BYTES - (uintptr_t)p % HUGE_BYTES) % HUGE_BYTES;
+    if (p == NULL || n_bytes < head + HUGE_BYTES)
+        return;
+#if defined(MADV_HUGEPAGE)
+    madvise((char *)p + head, (n_bytes - head) / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
+#endif
 }
 
 void kept_pages_free(void *p, size_t n_bytes)

@@ -16,4 +16,8 @@
 void *kept_pages_alloc(size_t n_bytes, bool huge);
 void kept_pages_free(void *p, size_t n_bytes); /* the same n_bytes; NULL is fine */
 
+/* The wish for huge pages for memory that somebody else allocated, such as a software driver; the
+ * parts of it that are whole huge pages. Always allowed, never fails. */
+void kept_pages_advise_huge(void *p, size_t n_bytes);
+
 #endif

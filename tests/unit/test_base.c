@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/half.h"
 #include "base/hash.h"
+#include "base/pages.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "base/thread.h"
@@ -581,6 +582,29 @@ static void test_clock(void **state)
     assert_true(kept_clock_ns() - before >= 2000000);
 }
 
+static void pages_are_zero_and_take_advice(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {1, 4096, 4097, ((size_t)2 << 20) - 1, ((size_t)5 << 20) + 3};
+    assert_null(kept_pages_alloc(0, false));
+    assert_null(kept_pages_alloc(SIZE_MAX, true));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        for (int huge = 0; huge < 2; huge++) {
+            unsigned char *p = kept_pages_alloc(sizes[i], huge != 0);
+            assert_non_null(p);
+            assert_int_equal((uintptr_t)p % 4096, 0);
+            for (size_t at = 0; at < sizes[i]; at += 1021)
+                assert_int_equal(p[at], 0);
+            p[sizes[i] - 1] = 7;
+            kept_pages_advise_huge(p + sizes[i] / 3, sizes[i] - sizes[i] / 3); /* any place */
+            assert_int_equal(p[sizes[i] - 1], 7);
+            kept_pages_free(p, sizes[i]);
+        }
+    }
+    kept_pages_advise_huge(NULL, (size_t)8 << 20);
+    kept_pages_free(NULL, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -604,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_pool),
         cmocka_unit_test(test_mutex),
         cmocka_unit_test(test_clock),
+        cmocka_unit_test(pages_are_zero_and_take_advice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/pages.h"
 #include "base/status.h"
 #include "base/str.h"
 
@@ -170,6 +171,8 @@ static kept_status transfer_run(struct vk_device *device, struct kept_error *err
 static kept_status clear(struct vk_device *device, struct vk_buf *buf, struct kept_error *err)
 {
     if (buf->base.host != NULL) {
+        if (device->base.caps.type == KEPT_DEVICE_CPU) /* ordinary memory */
+            kept_pages_advise_huge(buf->base.host, (size_t)buf->base.n_bytes);
         if ((buf->base.flags & KEPT_BUF_FILLED) == 0) /* else the caller writes all of it */
             memset(buf->base.host, 0, (size_t)buf->base.n_bytes);
         return KEPT_OK;
