@@ -185,10 +185,15 @@ static kept_status record_piece(struct kept_session *session, const struct kept_
     return status;
 }
 
+/* Each piece is submitted once when it is recorded. The step buffer is zero: no row is live, every
+ * group returns at once. That is free on a GPU; on devices of CPU type an idle group costs about
+ * half a microsecond and a chunk has a million of them, so there a piece of a larger program is
+ * left out when all its kernels have run already. */
 static kept_status record_programs(struct kept_session *session, kept_progress_fn progress,
                                    void *user, struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
+    bool on_cpu = strcmp(plan->profile.type, "cpu") == 0;
     kept_status status = KEPT_OK;
     for (uint32_t p = 0; p < plan->n_programs && status == KEPT_OK; p++) {
         const struct kept_program *program = &plan->programs[p];
@@ -196,44 +201,15 @@ static kept_status record_programs(struct kept_session *session, kept_progress_f
         if (!session->recordings[p])
             return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for %u recordings",
                              program->n_pieces);
-        for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
-            status = record_piece(session, program, i, &session->recordings[p][i], err);
+        for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++) {
+            uint32_t n_before = session->n_kernels;
+            struct kept_recording **recording = &session->recordings[p][i];
+            status = record_piece(session, program, i, recording, err);
+            if (status == KEPT_OK && (p == 0 || !on_cpu || session->n_kernels > n_before))
+                status = kept_session_run(session, recording, 1, err);
+        }
         if (status == KEPT_OK && progress && !progress(user, "kernels", p + 1, plan->n_programs))
             status = kept_fail(err, KEPT_E_CANCELLED, "preparing the kernels was cancelled");
-    }
-    return status;
-}
-
-static bool makes_nothing_new(const struct kept_plan *plan, const struct kept_program *program,
-                              const struct kept_piece *piece)
-{
-    const struct kept_program *before = program - 1;
-    for (uint32_t i = 0; i < piece->n_calls; i++) {
-        const struct kept_call *call = &program->calls[piece->first_call + i];
-        const struct kept_kernel_row *row = kept_kernel_row(call->id);
-        uint32_t j = 0;
-        while (j < before->n_calls &&
-               (before->calls[j].id != call->id || before->calls[j].format != call->format ||
-                memcmp(before->calls[j].keys, call->keys, row->n_keys * sizeof *call->keys) != 0))
-            j++;
-        if (j == before->n_calls)
-            return false;
-    }
-    return strcmp(plan->profile.type, "cpu") == 0;
-}
-
-/* The step buffer is zero: no row is live, every group returns at once. That is free on a GPU; on
- * devices of CPU type an idle group costs about half a microsecond and a chunk has a million of
- * them, so there a piece whose kernels the next smaller program has run already is left out. */
-static kept_status warm_up(struct kept_session *session, struct kept_error *err)
-{
-    const kept_plan *plan = session->plan;
-    kept_status status = KEPT_OK;
-    for (uint32_t p = 0; p < plan->n_programs && status == KEPT_OK; p++) {
-        const struct kept_program *program = &plan->programs[p];
-        for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
-            if (p == 0 || !makes_nothing_new(plan, program, &program->pieces[i]))
-                status = kept_session_run(session, &session->recordings[p][i], 1, err);
     }
     return status;
 }
@@ -286,8 +262,6 @@ static kept_status build_session(struct kept_session *session, kept_progress_fn 
         status = write_rope_tables(session, err);
     if (status == KEPT_OK)
         status = record_programs(session, progress, user, err);
-    if (status == KEPT_OK)
-        status = warm_up(session, err);
     if (status == KEPT_OK)
         status = measure_driver(session, err);
     return status;
