@@ -74,14 +74,20 @@ static void clean(char *text)
 
 kept_status kept_fail(struct kept_error *err, kept_status status, const char *fmt, ...)
 {
+    va_list args;
+    va_start(args, fmt);
+    kept_vfail(err, status, fmt, args);
+    va_end(args);
+    return status;
+}
+
+kept_status kept_vfail(struct kept_error *err, kept_status status, const char *fmt, va_list args)
+{
     if (err == NULL)
         return status;
     /* Formatted aside, because an argument may point into the message being replaced. */
     char text[sizeof err->message];
-    va_list args;
-    va_start(args, fmt);
     kept_vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
     clean(text);
     err->status = status;
     memcpy(err->message, text, sizeof text);

@@ -31,12 +31,10 @@ kept_status kept_plan_fail(struct kept_plan *plan, kept_status status, const cha
 {
     if (plan->status != KEPT_OK)
         return plan->status;
-    char text[480];
     va_list args;
     va_start(args, fmt);
-    kept_vsnprintf(text, sizeof text, fmt, args);
+    plan->status = kept_vfail(plan->err, status, fmt, args);
     va_end(args);
-    plan->status = kept_fail(plan->err, status, "%s", text);
     return plan->status;
 }
 

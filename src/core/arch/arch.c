@@ -25,12 +25,10 @@ kept_status kept_arch_fail(struct kept_arch_reader *in, kept_status status, cons
 {
     if (in->status != KEPT_OK)
         return in->status;
-    char text[400];
     va_list args;
     va_start(args, fmt);
-    kept_vsnprintf(text, sizeof text, fmt, args);
+    in->status = kept_vfail(in->err, status, fmt, args);
     va_end(args);
-    in->status = kept_fail(in->err, status, "%s", text);
     return in->status;
 }
 
