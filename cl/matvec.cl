@@ -38,30 +38,7 @@ static void tile_product(__global const uint *record, const struct kept_matmul_p
         unit_product(&w, u, p->k, x, acc);
 }
 
-/* y += or = the first n of the 16 values. */
-static void store_tile(__global float *y, uint n, float16 a)
-{
-    if (n >= 16) {
-#if EPI == KEPT_EPI_ADD
-        a += vload16(0, y);
-#endif
-        vstore16(a, 0, y);
-        return;
-    }
-    float rows[16];
-    vstore16(a, 0, rows);
-    for (uint r = 0; r < n; r++)
-        y[r] = EPI == KEPT_EPI_ADD ? y[r] + rows[r] : rows[r];
-}
-
-#if GLU
-static float16 gated(float16 gate, float16 up, uint n)
-{
-    uint16 row = (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    float16 a = (EPI == KEPT_EPI_GLU_SILU ? silu16(gate) : gelu16(gate)) * up;
-    return select((float16)(0.0f), a, row < n); /* rows past the last count as 0 in the sum */
-}
-#endif
+#include "common/epilogue.clh"
 
 __kernel KEPT_GROUP void matvec(__global const uint *weights, __global const float *x,
                                 __global float *y, __global const uint *step,
