@@ -74,8 +74,9 @@ static void rotate_and_store(const struct head *h, __global const float *table, 
 __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *table,
                                     __global const float *bias, __global const float *wq,
                                     __global const float *wk, __global half *k_slots,
-                                    __global half *v_slots, __global const uint *step,
-                                    const struct kept_slot_write_params p)
+                                    __global half *v_slots, __global const uint *heads,
+                                    __global uint *meta, __global float *queries,
+                                    __global const uint *step, const struct kept_slot_write_params p)
 {
 #if WG > 1
     __local float scratch[WG];

@@ -12,7 +12,7 @@ layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;
 layout(constant_id = 3) const uint G = 1;
 layout(constant_id = 4) const uint GENERAL = 0;
-layout(constant_id = 5) const uint BQ = 8;
+layout(constant_id = 7) const uint BQ = 8;
 
 #include "kept.glsl"
 

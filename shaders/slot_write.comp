@@ -21,7 +21,7 @@ layout(std430, binding = 3) readonly restrict buffer Wq { float wq[]; };
 layout(std430, binding = 4) readonly restrict buffer Wk { float wk[]; };
 layout(std430, binding = 5) writeonly restrict buffer KSlots { uint k_slots[]; };
 layout(std430, binding = 6) writeonly restrict buffer VSlots { uint v_slots[]; };
-layout(std430, binding = 7) readonly restrict buffer Step { uint step_words[]; };
+layout(std430, binding = 10) readonly restrict buffer Step { uint step_words[]; };
 
 shared float head[KEPT_MAX_HEAD_DIM];
 shared float partial[WG];

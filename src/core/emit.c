@@ -282,7 +282,10 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     call.args[4] = whole(e, call.keys[2] ? layer->k_norm : table);
     call.args[5] = whole(e, layer->k_slots);
     call.args[6] = whole(e, layer->v_slots);
-    call.args[7] = whole(e, e->plan->step);
+    call.args[7] = whole(e, e->plan->step); /* heads, meta, queries: of budgeted stores */
+    call.args[8] = whole(e, table);
+    call.args[9] = whole(e, table);
+    call.args[10] = whole(e, e->plan->step);
     add_call(e, &call, &params, 0);
 }
 
@@ -351,7 +354,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     call.keys[2] = shape->d;
     call.keys[3] = keys.g;
     if (!decode)
-        call.keys[5] = keys.bq;
+        call.keys[KEPT_KEY_ATTN_BQ] = keys.bq;
     call.args[0] = whole(e, qkv.region);
     call.args[1] = whole(e, layer->k_slots);
     call.args[2] = whole(e, layer->v_slots);

@@ -148,16 +148,39 @@ static void check_heads(struct check *c, uint32_t n_head, uint32_t n_kv, uint32_
     require(c, cap != 0 && cap <= MAX_COUNT && cap % 64 == 0, "cap", cap);
 }
 
+static void check_type(struct check *c, const char *what, uint32_t type)
+{
+    require(c, type == KEPT_FMT_F16 || type == KEPT_FMT_Q8_0 || type == KEPT_FMT_Q4_0, what, type);
+}
+
+/* Words of `slots` slots of this type. */
+static uint64_t slot_words(uint32_t type, uint32_t d, uint64_t slots)
+{
+    return slots / 16 * KEPT_TILE_WORDS(type, d);
+}
+
+/* Slots behind a call: of every KV head in a plain store, together in a budgeted one. */
+static uint64_t all_slots(uint32_t general, uint32_t n_kv, uint32_t cap)
+{
+    return general == KEPT_SLOTS_PLAIN ? (uint64_t)n_kv * cap : cap;
+}
+
 static void check_slot_write(struct check *c, const struct kept_slot_write_params *p)
 {
-    uint64_t rows = check_rows(c, 7, p->rows_at, p->row_first, p->row_cap);
+    uint64_t rows = check_rows(c, 10, p->rows_at, p->row_first, p->row_cap);
     uint64_t width = ((uint64_t)p->n_head + 2ull * p->n_kv) * p->d;
+    uint32_t store = c->keys[KEPT_KEY_SLOT_STORE];
+    uint64_t slots = all_slots(store, p->n_kv, p->cap);
     check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
+    check_type(c, "KT", c->keys[KEPT_KEY_SLOT_KT]);
+    check_type(c, "VT", c->keys[KEPT_KEY_SLOT_VT]);
+    at_most(c, "STORE", store, KEPT_SLOTS_RULE);
     at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
     require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
     at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
     at_most(c, "qkv_stride", p->qkv_stride, MAX_COUNT);
     at_most(c, "chunk", p->chunk, MAX_COUNT);
+    at_most(c, "queries_rows", p->queries_rows, KEPT_MAX_BLOCK);
     need_rows(c, 0, rows, p->qkv_stride, width);
     if (p->rope_pairs != KEPT_ROPE_NONE)
         need(c, 1, (257ull + p->hi_bias) * p->n_rot);
@@ -167,25 +190,35 @@ static void check_slot_write(struct check *c, const struct kept_slot_write_param
         need(c, 3, p->d);
         need(c, 4, p->d);
     }
-    need(c, 5, (uint64_t)p->n_kv * p->cap * (p->d / 2));
-    need(c, 6, (uint64_t)p->n_kv * p->cap * (p->d / 2));
-    need(c, 7, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
+    need(c, 5, slot_words(c->keys[KEPT_KEY_SLOT_KT], p->d, slots));
+    need(c, 6, slot_words(c->keys[KEPT_KEY_SLOT_VT], p->d, slots));
+    if (store != KEPT_SLOTS_PLAIN) {
+        need(c, 7, (uint64_t)p->n_kv * KEPT_HEAD_WORDS);
+        need(c, 8, (store == KEPT_SLOTS_RULE ? 3 : 2) * slots);
+    }
+    need(c, 9, (uint64_t)p->queries_rows * p->n_head * p->d);
+    need(c, 10, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
 }
 
 static void check_attn(struct check *c, const struct kept_attn_params *p)
 {
     uint64_t rows = check_rows(c, 6, p->rows_at, p->row_first, p->row_cap);
     uint64_t width = (uint64_t)p->n_head * p->d;
+    uint32_t general = c->keys[KEPT_KEY_ATTN_GENERAL];
+    uint64_t slots = all_slots(general, p->n_kv, p->cap);
     check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
+    check_type(c, "KT", c->keys[KEPT_KEY_ATTN_KT]);
+    check_type(c, "VT", c->keys[KEPT_KEY_ATTN_VT]);
+    at_most(c, "GENERAL", general, KEPT_SLOTS_RULE);
     require(c, c->keys[KEPT_KEY_ATTN_D] == p->d, "D", c->keys[KEPT_KEY_ATTN_D]);
     at_most(c, "q_stride", p->q_stride, MAX_COUNT);
     at_most(c, "chunk", p->chunk, MAX_COUNT);
     need_rows(c, 0, rows, p->q_stride, width);
-    need(c, 1, (uint64_t)p->n_kv * p->cap * (p->d / 2));
-    need(c, 2, (uint64_t)p->n_kv * p->cap * (p->d / 2));
-    if (c->keys[KEPT_KEY_ATTN_GENERAL] != 0) {
-        need(c, 3, 3ull * p->n_kv * p->cap);
-        need(c, 4, p->n_kv);
+    need(c, 1, slot_words(c->keys[KEPT_KEY_ATTN_KT], p->d, slots));
+    need(c, 2, slot_words(c->keys[KEPT_KEY_ATTN_VT], p->d, slots));
+    if (general != KEPT_SLOTS_PLAIN) {
+        need(c, 3, (general == KEPT_SLOTS_RULE ? 3 : 2) * slots);
+        need(c, 4, (uint64_t)p->n_kv * KEPT_HEAD_WORDS);
     }
     if (c->row->id == KEPT_KERNEL_ATTN_DECODE) {
         require(c, p->n_splits != 0 && p->n_splits <= 4096, "n_splits", p->n_splits);
@@ -231,6 +264,142 @@ static void check_argmax(struct check *c, const struct kept_argmax_params *p)
     need_rows(c, 1, rows, 2, 2);
 }
 
+static void check_peak(struct check *c, const struct kept_peak_params *p)
+{
+    uint64_t rows = check_rows(c, 4, p->rows_at, p->row_first, p->row_cap);
+    check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
+    require(c, c->keys[KEPT_KEY_ATTN_D] == p->d, "D", c->keys[KEPT_KEY_ATTN_D]);
+    require(c, p->n_slots <= p->cap, "n_slots", p->n_slots);
+    at_most(c, "q_stride", p->q_stride, MAX_COUNT);
+    need_rows(c, 0, rows, p->q_stride, (uint64_t)p->n_head * p->d);
+    need(c, 1, slot_words(KEPT_FMT_F16, p->d, (uint64_t)p->n_kv * p->cap));
+    need(c, 2, rows * p->n_head * (p->d + 4));
+    need(c, 3, (uint64_t)p->n_kv * p->n_slots);
+}
+
+/* ---- maintenance ---- */
+
+static void check_block(struct check *c, const void *params, uint32_t step_at)
+{
+    const uint32_t *p = params;
+    check_rows(c, step_at, p[0], p[1], p[2]);
+    require(c, p[2] != 0 && p[2] <= KEPT_MAX_BLOCK, "block", p[2]);
+}
+
+/* The table, and slots of all heads together. */
+static void check_store(struct check *c, uint32_t n_kv, uint32_t d, uint32_t total,
+                        uint32_t heads_at)
+{
+    check_heads(c, n_kv, n_kv, d, total);
+    need(c, heads_at, (uint64_t)n_kv * KEPT_HEAD_WORDS);
+}
+
+static void check_stats(struct check *c, const struct kept_stats_params *p)
+{
+    check_block(c, p, 2);
+    check_heads(c, p->n_head, 1, p->d, 64);
+    require(c, c->keys[KEPT_KEY_STATS_D] == p->d, "D", c->keys[KEPT_KEY_STATS_D]);
+    need(c, 0, (uint64_t)p->row_cap * p->n_head * p->d);
+    need(c, 1, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
+}
+
+static void check_score(struct check *c, const struct kept_score_params *p)
+{
+    bool expected = c->row->id == KEPT_KERNEL_SCORE_EXPECTED;
+    check_block(c, p, expected ? 6 : 3);
+    check_heads(c, p->n_head, p->n_kv, p->d, p->total);
+    check_store(c, p->n_kv, p->d, p->total, expected ? 4 : 1);
+    check_type(c, "KT", c->keys[KEPT_KEY_SCORE_KT]);
+    require(c, c->keys[KEPT_KEY_SCORE_D] == p->d, "D", c->keys[KEPT_KEY_SCORE_D]);
+    at_most(c, "z_stride", p->z_stride, MAX_COUNT);
+    need(c, 0, slot_words(c->keys[KEPT_KEY_SCORE_KT], p->d, p->total));
+    need(c, expected ? 5 : 2, ((uint64_t)p->n_head + p->n_kv) * p->z_stride);
+    if (!expected)
+        return;
+    check_type(c, "VT", c->keys[KEPT_KEY_SCORE_VT]);
+    at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
+    require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
+    require(c, p->refresh != 0, "refresh", p->refresh);
+    at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
+    at_most(c, "mean_row", p->mean_row, MAX_COUNT);
+    need(c, 1, slot_words(c->keys[KEPT_KEY_SCORE_VT], p->d, p->total));
+    need(c, 2, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
+    if (p->rope_pairs != KEPT_ROPE_NONE)
+        need(c, 3, ((uint64_t)p->mean_row + 1) * p->n_rot);
+}
+
+static void check_select(struct check *c, const struct kept_select_params *p)
+{
+    check_block(c, p, 6);
+    check_heads(c, p->n_head, p->n_kv, p->d, p->total);
+    check_store(c, p->n_kv, p->d, p->total, 4);
+    at_most(c, "SCORER", c->keys[KEPT_KEY_SELECT_SCORER], KEPT_SCORER_RECENT);
+    at_most(c, "z_stride", p->z_stride, MAX_COUNT);
+    require(c, p->refresh != 0, "refresh", p->refresh);
+    if (c->keys[KEPT_KEY_SELECT_SCORER] <= KEPT_SCORER_DIRECT)
+        need(c, 0, ((uint64_t)p->n_head + p->n_kv) * p->z_stride);
+    if (c->keys[KEPT_KEY_SELECT_SCORER] == KEPT_SCORER_EXPECTED)
+        need(c, 1, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
+    need(c, 2, 2ull * p->total);
+    need(c, 3, 2ull * p->total);
+    need(c, 5, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
+}
+
+static void check_merge_slots(struct check *c, const struct kept_merge_slots_params *p)
+{
+    bool nearest = c->row->id == KEPT_KERNEL_SLOT_NEAREST;
+    uint32_t type = c->keys[nearest ? KEPT_KEY_SCORE_KT : KEPT_KEY_SLOT_MERGE_VT];
+    uint32_t d = c->keys[nearest ? KEPT_KEY_SCORE_D : KEPT_KEY_SLOT_MERGE_D];
+    check_block(c, p, nearest ? 5 : 6);
+    check_store(c, p->n_kv, p->d, p->total, nearest ? 2 : 3);
+    check_type(c, nearest ? "KT" : "VT", type);
+    require(c, d == p->d, "D", d);
+    require(c, p->n_splits != 0 && p->n_splits <= 4096, "n_splits", p->n_splits);
+    need(c, 0, slot_words(type, p->d, p->total));
+    need(c, 1, 2ull * p->total);
+    if (!nearest)
+        need(c, 2, 2ull * p->total);
+    need(c, nearest ? 3 : 4, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
+    need(c, nearest ? 4 : 5, 2ull * p->n_kv * p->n_splits * p->row_cap);
+}
+
+static void check_move(struct check *c, const struct kept_move_params *p)
+{
+    check_block(c, p, 6);
+    check_store(c, p->n_kv, p->d, p->total, 4);
+    check_type(c, "KT", c->keys[KEPT_KEY_MOVE_KT]);
+    check_type(c, "VT", c->keys[KEPT_KEY_MOVE_VT]);
+    require(c, p->meta_planes == 2 || p->meta_planes == 3, "meta_planes", p->meta_planes);
+    need(c, 0, slot_words(c->keys[KEPT_KEY_MOVE_KT], p->d, p->total));
+    need(c, 1, slot_words(c->keys[KEPT_KEY_MOVE_VT], p->d, p->total));
+    need(c, 2, (uint64_t)p->meta_planes * p->total);
+    need(c, 3, 2ull * p->total);
+    need(c, 5, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
+}
+
+static void check_rotate(struct check *c, const struct kept_rotate_params *p)
+{
+    bool rotate = c->row->id == KEPT_KERNEL_SLOT_ROTATE;
+    check_block(c, p, rotate ? 6 : 4);
+    check_store(c, p->n_kv, p->d, p->total, rotate ? 3 : 1);
+    at_most(c, "z_stride", p->z_stride, MAX_COUNT);
+    at_most(c, "z_head_stride", p->z_head_stride, MAX_COUNT);
+    require(c, p->z_head_stride >= p->z_stride, "z_head_stride", p->z_head_stride);
+    need(c, rotate ? 1 : 0, 2ull * p->total);
+    need(c, rotate ? 4 : 2, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
+    need_rows(c, rotate ? 5 : 3, p->n_kv, p->z_head_stride, p->z_stride);
+    if (!rotate)
+        return;
+    check_type(c, "KT", c->keys[KEPT_KEY_SCORE_KT]);
+    require(c, c->keys[KEPT_KEY_SCORE_D] == p->d, "D", c->keys[KEPT_KEY_SCORE_D]);
+    at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
+    require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
+    at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
+    need(c, 0, slot_words(c->keys[KEPT_KEY_SCORE_KT], p->d, p->total));
+    if (p->rope_pairs != KEPT_ROPE_NONE)
+        need(c, 2, (257ull + p->hi_bias) * p->n_rot);
+}
+
 kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, const uint32_t *keys,
                               const void *params, const uint64_t *bind_bytes,
                               struct kept_error *err)
@@ -262,6 +431,30 @@ kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, c
         break;
     case KEPT_KERNEL_ARGMAX:
         check_argmax(&c, params);
+        break;
+    case KEPT_KERNEL_ATTN_PEAK:
+        check_peak(&c, params);
+        break;
+    case KEPT_KERNEL_Q_STATS:
+        check_stats(&c, params);
+        break;
+    case KEPT_KERNEL_SCORE_EXPECTED:
+    case KEPT_KERNEL_SCORE_KEYDIFF:
+        check_score(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_SELECT:
+        check_select(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_NEAREST:
+    case KEPT_KERNEL_SLOT_MERGE:
+        check_merge_slots(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_MOVE:
+        check_move(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_RENUMBER:
+    case KEPT_KERNEL_SLOT_ROTATE:
+        check_rotate(&c, params);
         break;
     case KEPT_KERNEL_COUNT:
         break;

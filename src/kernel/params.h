@@ -58,6 +58,8 @@
 #define KEPT_STEP_OUT_FIRST 1u /* first row whose logits are wanted */
 #define KEPT_STEP_OUT_ROWS 2u  /* how many */
 #define KEPT_STEP_ZERO 3u      /* always 0: a row offset of none */
+#define KEPT_STEP_BASE 4u      /* position of row 0; of maintenance: of its block's first token */
+#define KEPT_STEP_MAINTAIN 5u  /* rows whose full blocks are maintained: 0, or as KEPT_STEP_ROWS */
 #define KEPT_STEP_TOKENS 16u   /* word where the tokens begin; positions begin at 16 + chunk */
 
 /* Epilogue of a matrix kernel (key EPI). a = the product. */
@@ -70,6 +72,56 @@
 #define KEPT_ROPE_NONE 0u
 #define KEPT_ROPE_ADJACENT 1u /* (2i, 2i+1) */
 #define KEPT_ROPE_HALVES 2u   /* (i, i + n_rot/2) */
+
+/* ---- slots ----
+ *
+ * A slot is one (K, V) pair of one KV head. Slots come in tiles of 16, a head's extent is a
+ * multiple of 64. Types: KEPT_FMT_F16, KEPT_FMT_Q8_0, KEPT_FMT_Q4_0 (keys KT of K, VT of V). A tile
+ * has KEPT_TILE_WORDS words: 16 rows of KEPT_SLOT_Q words of elements, then 16 rows of
+ * KEPT_SLOT_S words of scales.
+ *   K tile: the weight record of blocks.h with row = slot, K = d, in the order of key ORDER.
+ *   V tile: plain rows: elements [16][KEPT_SLOT_Q], then scales [16][KEPT_SLOT_S]; the words of a
+ *     row are those of the format: f16 two elements a word; q8_0 byte i of word w is element 4w+i;
+ *     q4_0 word w of block b (4 words a block of 32), byte i: element 32b+4w+i in the low nibble,
+ *     32b+16+4w+i in the high one. Scale word j: the f16 scales of blocks 2j and 2j+1.
+ * Quantised values: q8_0 d = max|x| / 127, q = round(x / d); q4_0 d = (the x of largest magnitude,
+ * the first of equals) / -8, q = floor(x / d + 8.5) within 0…15, value d * (q - 8); d = 0 gives
+ * q = 0 (q4_0: 8). Stored d is f16, x / d uses d before rounding. Values that are no numbers may
+ * become anything.
+ *
+ * Rotation of quantised types. A head's vector of d elements is cut into blocks of HB elements, HB =
+ * the largest power of two that divides d, and each is multiplied by the normalised Hadamard matrix
+ * H[i][j] = (-1)^popcount(i & j) / sqrt(HB) (its own inverse). K: after RoPE, and q likewise, so
+ * scores do not change. V: before it is stored; the attention output is rotated back.
+ *
+ * Where the slots of a KV head are:
+ *   plain     head h has slots h * cap … + cap - 1; position t is in slot t % cap of them
+ *   budgeted  the heads table says: FIRST, CAP. Slots 0 … BASE-1 hold what was kept when the
+ *             position was EDGE; the token at position t >= EDGE is in slot BASE + t - EDGE.
+ *             A query at p sees slots 0 … KEPT_COUNT - 1, KEPT_COUNT = min(CAP, BASE + max(0, p + 1
+ *             - EDGE)). Going back to a position >= EDGE needs no work at all.
+ * The heads table, u32 (POSITIONS i32) [n_kv][8]. EVICTED counts; SCORED: 1 after the first scoring;
+ * RoPE turns the token at position t by t - SHIFT.
+ * meta: planes of `total` words (total = slots of all heads), slot s of head h at FIRST + s: pos i32
+ * (the position RoPE used), bias f32, until i32 (that plane only where KEPT_SLOTS_RULE needs it). */
+#define KEPT_SLOT_Q(fmt, d) \
+    ((fmt) == KEPT_FMT_Q8_0 ? (d) / 4u : (fmt) == KEPT_FMT_Q4_0 ? (d) / 8u : (d) / 2u)
+#define KEPT_SLOT_S(fmt, d) ((fmt) == KEPT_FMT_F16 ? 0u : ((d) + 63u) / 64u)
+#define KEPT_TILE_WORDS(fmt, d) (16u * (KEPT_SLOT_Q(fmt, d) + KEPT_SLOT_S(fmt, d)))
+#define KEPT_HEAD_WORDS 8u
+#define KEPT_HEAD_FIRST 0u
+#define KEPT_HEAD_CAP 1u
+#define KEPT_HEAD_BUDGET 2u
+#define KEPT_HEAD_BASE 3u
+#define KEPT_HEAD_EDGE 4u
+#define KEPT_HEAD_SHIFT 5u
+#define KEPT_HEAD_SCORED 6u
+#define KEPT_HEAD_EVICTED 7u
+
+/* Key GENERAL of attention, STORE of slot_write. */
+#define KEPT_SLOTS_PLAIN 0u    /* no table, no meta */
+#define KEPT_SLOTS_BUDGETED 1u /* heads table; bias */
+#define KEPT_SLOTS_RULE 2u     /* heads table; pos, until, bias and the window */
 
 /* embed: x[row][i] = scale * W[token[row]][i]. Tokens outside [token_first, token_first + n_tokens)
  * leave their row alone, so a table cut into several buffers takes one call a piece. */
@@ -121,23 +173,27 @@ struct kept_norm_params {
 /* slot_write: takes q | k | v of each row (f32, [rows][qkv_stride]: n_head*d, n_kv*d, n_kv*d):
  *  - with BIAS 1 adds bias[(n_head + 2*n_kv) * d] first;
  *  - with QKNORM 1 RMS-normalises each q head with wq[d] and each k head with wk[d];
- *  - rotates the first n_rot elements of q and k heads at the row's position;
+ *  - queries_rows > 0: copies the q heads as they are now to queries[(position % queries_rows) *
+ *    n_head * d + …];
+ *  - rotates the first n_rot elements of q and k heads at the row's position (less SHIFT of the KV
+ *    head where STORE is not 0); where KT is quantised, Hadamard of q and k;
  *  - multiplies q by q_scale and writes it back in place;
- *  - writes k and v as f16 (round to nearest even) into slot = position % cap of their KV head.
- * K slots: per KV head cap/16 records of the F16 weight layout with row = slot, K = d (order key
- * ORDER), i.e. head h begins at word h * cap * d/2. V slots: words [h][slot][d/2], two elements
- * each, low half first. Rotation at position p = 256*hi + lo (lo in 0…255, hi may be negative:
- * floor) for pair i in 0…n_rot/2-1:
- *   (c, s) = table[lo][i] (x) table[256 + hi_bias + hi][i] as complex numbers (cos, sin); f32
- *   [row][n_rot/2][2]. (a, b) -> (a*c - b*s, a*s + b*c). */
+ *  - writes k and v (Hadamard where VT is quantised) into the token's slot, and with STORE 1 and 2
+ *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token whose slot is
+ *    past CAP is not stored.
+ * cap: plain: slots per KV head; STORE 1, 2: `total`. Rotation at position p = 256*hi + lo (lo in
+ * 0…255, hi may be negative: floor) for pair i in 0…n_rot/2-1: (c, s) = table[lo][i] (x) table[256 +
+ * hi_bias + hi][i] as complex numbers (cos, sin); f32 [row][n_rot/2][2]. (a, b) -> (a*c - b*s, a*s +
+ * b*c). */
 struct kept_slot_write_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 chunk;        /* positions are at step word KEPT_STEP_TOKENS + chunk */
     KEPT_U32 n_head, n_kv, d, n_rot;
     KEPT_U32 rope_pairs;
     KEPT_U32 qkv_stride;
-    KEPT_U32 cap;          /* slots per KV head, a multiple of 64 */
+    KEPT_U32 cap;          /* a multiple of 64 */
     KEPT_U32 hi_bias;
+    KEPT_U32 queries_rows; /* 0: not copied */
     KEPT_F32 q_scale;
     KEPT_F32 eps;
 };
@@ -145,18 +201,17 @@ struct kept_slot_write_params {
 /* attn_decode, attn_prefill. Query row r (q as slot_write left it: rotated and scaled) at position
  * p attends slots of its KV head (head h uses KV head h / (n_head / n_kv)):
  *   GENERAL 0: positions lo … p, lo = window ? max(0, p - window + 1) : 0, position t in slot t %
- *   cap; score = q.k. GENERAL 1: slots s < live[kv_head] with pos[s] <= p < until[s] and (window ==
- *   0 or pos[s] > p - window or pos[s] < 0);
- *              score = q.k + bias[s]. meta: per KV head i32 pos[cap], i32 until[cap], f32 bias[cap]
- *              (words kv_head*3*cap + {0, cap, 2*cap} + s); live: u32 [n_kv].
+ *   cap; score = q.k. GENERAL 1: slots s < KEPT_COUNT (see above); score = q.k + bias[s]. GENERAL 2:
+ *   of those the ones with pos[s] <= p < until[s] and (window == 0 or pos[s] > p - window or pos[s]
+ *   < 0). cap: plain: slots per KV head; GENERAL 1, 2: `total`.
  * softcap > 0: score of q.k becomes softcap * tanh(q.k / softcap) before the bias.
  * decode writes partial results, split i of n_splits covering about an equal share of the tiles of
  * 16 slots:
  *   part[(((row * n_head) + head) * parts + part_first + i) * (d + 4)]: m (maximum score, -inf when
  *   empty), l (sum of exp(score - m)), 2 words of padding, then o[d] = sum of exp(score - m) * v
- *   (not divided). Rows are counted from 0 (row_first included).
- * prefill writes the finished output: out[row * out_stride + head * d + i] = o / l and its sums (0
- * when no slot). */
+ *   (not divided; not rotated back). Rows are counted from 0 (row_first included).
+ * prefill writes the finished output: out[row * out_stride + head * d + i] = o / l, rotated back
+ * where VT is quantised, and its sums (0 when no slot). */
 struct kept_attn_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 chunk;        /* as in slot_write */
@@ -171,7 +226,8 @@ struct kept_attn_params {
 };
 
 /* attn_merge: out[row][head*d + i] = sum_p exp(m_p - M) o_p[i] / sum_p exp(m_p - M) l_p over the
- * parts, M = max m_p; 0 when every part is empty. Writes the sums of 16. */
+ * parts, M = max m_p; 0 when every part is empty; with VROT 1 rotated back by Hadamard. Writes the
+ * sums of 16. */
 struct kept_merge_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, d, parts;
@@ -193,6 +249,137 @@ struct kept_argmax_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n, stride;
     KEPT_F32 softcap;
+};
+
+/* ---- maintenance of budgeted slots ----
+ *
+ * Runs when a block of `block` tokens is complete: rows row_first … + block - 1 of the evaluation,
+ * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
+ * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
+ * min(CAP, BASE + E - EDGE) the head's slots before maintenance. Order: q_stats, a score kernel,
+ * slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber, slot_rotate].
+ *
+ *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
+ *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse and
+ *           top (slot_select)
+ *   z       per KV head (group + 1) rows of z_stride f32: a row per query head of the group, then one
+ *           of |v|; score_keydiff writes row 0 only
+ *   scores  two planes of `total` f32: the score by which slots are ranked, and the weight's log
+ *   moves   per KV head moves_stride u32: M evicted, COUNT before, FILLS, C, ROTATE; from word 8:
+ *           evicted[block] ascending, from[block], to[block]
+ *   near    per KV head and split [block] (f32, u32): likeness of the nearest kept slot, its number
+ */
+#define KEPT_STATS_STRIDE(d) ((d) * (d) + (d) + 16u)
+#define KEPT_STATS_LSE(d) ((d) * (d) + (d))
+#define KEPT_STATS_TOP(d) ((d) * (d) + (d) + 1u)
+#define KEPT_MOVES_STRIDE(block) (8u + 3u * (block))
+#define KEPT_MOVES_M 0u
+#define KEPT_MOVES_COUNT 1u
+#define KEPT_MOVES_FILLS 2u
+#define KEPT_MOVES_C 3u
+#define KEPT_MOVES_ROTATE 4u
+#define KEPT_MOVES_LISTS 8u
+#define KEPT_POS_GONE (-2147483647 - 1) /* meta.pos of a slot that was chosen to go */
+#define KEPT_MAX_BLOCK 256u
+
+/* Key SCORER of slot_select. */
+#define KEPT_SCORER_EXPECTED 0u /* z of score_expected, where needed; else the stored score */
+#define KEPT_SCORER_DIRECT 1u   /* row 0 of z, every time */
+#define KEPT_SCORER_STORED 2u   /* the stored score, given at birth */
+#define KEPT_SCORER_RECENT 3u   /* the position: the oldest goes */
+
+/* q_stats: adds the block's queries (queries[r][n_head * d], r = 0 … block-1: rotated by nothing,
+ * not scaled) to the sums of their query head; tokens at positions below `sinks` are left out. */
+struct kept_stats_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_head, d, sinks;
+};
+
+/* score_expected: expected attention (Devoto et al. 2025, arXiv 2510.00636; epsilon 0). For heads
+ * with count > BUDGET, slots s in [from, count): from = 0 when SCORED is 0 or E is a multiple of
+ * `refresh`, else max(0, count - window - block). With n = max(E - sinks, 1), mu = sum q / n, Sigma
+ * = sum q q^T / n - mu mu^T of the query head, and y = the slot's key (Hadamard undone), turned back
+ * by the mean rotation of positions E - SHIFT … + 511: pair i is multiplied by the conjugate of
+ * R(E - SHIFT)_i * M_i, M_i = row `mean_row` of the table (its first n_rot/2 pairs):
+ *     z = q_scale * mu.y + q_scale^2 / 2 * y^T Sigma y      -> row g of z
+ *     |v|                                                   -> row `group`
+ * Elements past n_rot are not turned; rope_pairs NONE turns nothing. */
+struct kept_score_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_head, n_kv, d, n_rot, rope_pairs;
+    KEPT_U32 total;       /* slots of all heads */
+    KEPT_U32 z_stride;
+    KEPT_U32 hi_bias, mean_row;
+    KEPT_U32 sinks, window, refresh;
+    KEPT_F32 q_scale;
+};
+
+/* score_keydiff: KeyDiff (Park et al. 2025, arXiv 2504.15364) on rotated keys. For heads with count
+ * > BUDGET, all slots: row 0 of z = -cos(k, mean over the slots of k / |k|). Uses n_head, n_kv, d,
+ * total, z_stride of kept_score_params. */
+
+/* slot_select: one group per KV head. m = max(0, count - BUDGET), at most C - sinks.
+ *   EXPECTED, m > 0: when everything was scored (from = 0, see above), for each query head of the
+ *     group top = max of z over the count slots, lse = log of the sum of exp(z + bias). For every
+ *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =
+ *     log(sum over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
+ *   RECENT: score = pos.
+ * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first. Their
+ * pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive the
+ * kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED +=
+ * m. limit > 0 (compact positions): when E + block - SHIFT > limit, ROTATE = 1 and SHIFT = E - BASE.
+ * All of moves is written, m = 0 included. */
+struct kept_select_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_head, n_kv, d;
+    KEPT_U32 total, z_stride;
+    KEPT_U32 sinks, window, refresh;
+    KEPT_U32 limit;       /* 0: absolute positions */
+};
+
+/* slot_nearest: for evicted slot number i of a KV head, over the kept slots (pos is not
+ * KEPT_POS_GONE) of split x (an equal share of the tiles of 16 of count): the largest k_i.k_s / |k_s|
+ * and its slot, the lower of equals; -inf and 0 when there is none. k as stored; a key of length 0
+ * or one that is no number counts as -3e38. */
+/* slot_merge: value transfer (weights: expected attention). For every kept slot r that is nearest
+ * to some evicted slots e (the best of all splits, the lower slot of equals), in their order:
+ *     w_e = min(exp(weight_e - weight_r), 1e4); W = sum of w_e
+ *     v_r = (v_r + sum of w_e v_e) / (1 + W), re-quantised; bias_r += log(1 + W), weight_r likewise;
+ *     score_r *= 1 + W. A w_e that is no number counts as 0. */
+struct kept_merge_slots_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_kv, d;
+    KEPT_U32 total;
+    KEPT_U32 n_splits;
+};
+
+/* slot_move: m > 0: copies slots from[i] -> to[i] (K, V, planes of meta, scores), then the window C …
+ * count-1 down by m. Groups take columns: words of a slot (K elements, K scales, V elements, V
+ * scales, meta planes, score planes), so that none waits for another. */
+struct kept_move_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_kv, d;
+    KEPT_U32 total;
+    KEPT_U32 meta_planes; /* 2 or 3 */
+};
+
+/* slot_renumber, slot_rotate: where ROTATE is 1. renumber: row 0 of z (as u32) of slot s < BASE =
+ * how many slots of the head have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new -
+ * old, Hadamard, stored again) and sets pos; a slot that does not move is left alone bit for bit. */
+struct kept_rotate_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_kv, d, n_rot, rope_pairs;
+    KEPT_U32 total, z_stride, z_head_stride; /* z_head_stride: words between KV heads of z */
+    KEPT_U32 hi_bias;
+};
+
+/* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s):
+ *     peak[kv * n_slots + s] = max(itself, max over live rows and the group of q.k_s - lse)
+ * with lse = m + log(l) of the row's part (attn_decode with n_splits = parts = 1, all rows). */
+struct kept_peak_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_head, n_kv, d;
+    KEPT_U32 q_stride, cap, n_slots;
 };
 
 #endif

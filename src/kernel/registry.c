@@ -1,9 +1,9 @@
 /* kernel/registry.c: the rows of kernels.def as one const table, and what follows from a row and
  * its parameters: the grid, the smallest bindings, the cost.
  *
- * A row's KEPT_BINDS and KEPT_KEYS lists are padded to eight entries and split into the two arrays
+ * A row's KEPT_BINDS and KEPT_KEYS lists are padded to twelve and eight entries and split into the two arrays
  * of struct kept_kernel_row; padding has the name "" and is not counted. Everything else here is a
- * switch over ten kernels, so that a grid or a size stands in exactly one place for every backend.
+ * switch over the kernels, so that a grid or a size stands in exactly one place for every backend.
  */
 #include "kernel/registry.h"
 
@@ -35,11 +35,14 @@ struct row_params {
 
 /* ---- the table ---- */
 
-#define BINDS_8(a0, n0, a1, n1, a2, n2, a3, n3, a4, n4, a5, n5, a6, n6, a7, n7, ...)    \
-    .access = {KEPT_ACCESS_##a0, KEPT_ACCESS_##a1, KEPT_ACCESS_##a2, KEPT_ACCESS_##a3,  \
-               KEPT_ACCESS_##a4, KEPT_ACCESS_##a5, KEPT_ACCESS_##a6, KEPT_ACCESS_##a7}, \
-    .bind_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                     \
-    .n_binds = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)
+#define BINDS_12(a0, n0, a1, n1, a2, n2, a3, n3, a4, n4, a5, n5, a6, n6, a7, n7, a8, n8, a9, n9, \
+                 a10, n10, a11, n11, ...)                                                        \
+    .access = {KEPT_ACCESS_##a0, KEPT_ACCESS_##a1, KEPT_ACCESS_##a2,  KEPT_ACCESS_##a3,          \
+               KEPT_ACCESS_##a4, KEPT_ACCESS_##a5, KEPT_ACCESS_##a6,  KEPT_ACCESS_##a7,          \
+               KEPT_ACCESS_##a8, KEPT_ACCESS_##a9, KEPT_ACCESS_##a10, KEPT_ACCESS_##a11},        \
+    .bind_names = {n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11},                            \
+    .n_binds = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7) + (sizeof(n8) > 1) + (sizeof(n9) > 1) +   \
+               (sizeof(n10) > 1) + (sizeof(n11) > 1)
 #define KEYS_8(n0, d0, n1, d1, n2, d2, n3, d3, n4, d4, n5, d5, n6, d6, n7, d7, ...) \
     .key_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                  \
     .key_defaults = {d0, d1, d2, d3, d4, d5, d6, d7},                               \
@@ -47,9 +50,9 @@ struct row_params {
 #define COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)                                                    \
     (sizeof(n0) > 1) + (sizeof(n1) > 1) + (sizeof(n2) > 1) + (sizeof(n3) > 1) + (sizeof(n4) > 1) + \
         (sizeof(n5) > 1) + (sizeof(n6) > 1) + (sizeof(n7) > 1)
-#define KEPT_BINDS(...)                                                                        \
-    BINDS_8(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", \
-            NONE, "", NONE, "")
+#define KEPT_BINDS(...)                                                                       \
+    BINDS_12(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", \
+             NONE, "", NONE, "", NONE, "", NONE, "", NONE, "")
 #define KEPT_KEYS(...) \
     KEYS_8(__VA_ARGS__, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0)
 #define FORMATS_ALL  true
@@ -134,6 +137,12 @@ static void attn_grid(enum kept_kernel_id id, const uint32_t *keys, const void *
     }
 }
 
+/* Words of one slot's K or V. */
+static uint32_t slot_words(uint32_t type, uint32_t d)
+{
+    return KEPT_SLOT_Q(type, d) + KEPT_SLOT_S(type, d);
+}
+
 static void matmul_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                         uint32_t grid[3])
 {
@@ -175,6 +184,45 @@ void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *
         grid[0] = div_up(((const struct kept_glu_params *)params)->n, 256);
         grid[1] = r->row_cap;
         break;
+    case KEPT_KERNEL_ATTN_PEAK:
+        grid[0] = div_up(((const struct kept_peak_params *)params)->n_slots, 64);
+        grid[1] = ((const struct kept_peak_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_Q_STATS:
+        grid[0] = ((const struct kept_stats_params *)params)->n_head;
+        grid[1] = ((const struct kept_stats_params *)params)->d / 16;
+        break;
+    case KEPT_KERNEL_SCORE_EXPECTED:
+        grid[0] = div_up(((const struct kept_score_params *)params)->z_stride, 64);
+        grid[1] = ((const struct kept_score_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_SCORE_KEYDIFF:
+        grid[0] = ((const struct kept_score_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_SLOT_SELECT:
+        grid[0] = ((const struct kept_select_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_SLOT_NEAREST:
+        grid[0] = ((const struct kept_merge_slots_params *)params)->n_splits;
+        grid[1] = ((const struct kept_merge_slots_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_SLOT_MERGE:
+        grid[1] = ((const struct kept_merge_slots_params *)params)->n_kv;
+        break;
+    case KEPT_KERNEL_SLOT_MOVE: {
+        const struct kept_move_params *p = params;
+        grid[0] = slot_words(keys[KEPT_KEY_MOVE_KT], p->d) +
+                  slot_words(keys[KEPT_KEY_MOVE_VT], p->d) + p->meta_planes + 2;
+        grid[1] = p->n_kv;
+        break;
+    }
+    case KEPT_KERNEL_SLOT_RENUMBER:
+    case KEPT_KERNEL_SLOT_ROTATE: {
+        const struct kept_rotate_params *p = params;
+        grid[0] = div_up(p->z_stride, id == KEPT_KERNEL_SLOT_ROTATE ? 16 : 64);
+        grid[1] = p->n_kv;
+        break;
+    }
     default: /* embed, norm, argmax: a group a row */
         break;
     }
@@ -246,6 +294,42 @@ struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format forma
         const struct kept_argmax_params *p = params;
         return (struct kept_cost){n * p->n * 4, n * p->n};
     }
+    case KEPT_KERNEL_ATTN_PEAK: {
+        const struct kept_peak_params *p = params;
+        uint64_t k = (uint64_t)p->n_kv * p->n_slots * p->d;
+        return (struct kept_cost){k * 2 + n * p->n_head * p->d * 4,
+                                  n * p->n_head * p->n_slots * p->d * 2};
+    }
+    case KEPT_KERNEL_Q_STATS: {
+        const struct kept_stats_params *p = params;
+        uint64_t sums = (uint64_t)p->n_head * p->d * (p->d + 1ull);
+        return (struct kept_cost){sums * 8 + n * p->n_head * p->d * 4, n * sums * 2};
+    }
+    case KEPT_KERNEL_SCORE_EXPECTED: {
+        const struct kept_score_params *p = params;
+        uint64_t d = p->d;
+        return (struct kept_cost){live_slots * p->n_kv * d * 4 + p->n_head * d * d * 4,
+                                  live_slots * p->n_head * d * (d + 1) * 2};
+    }
+    case KEPT_KERNEL_SCORE_KEYDIFF: {
+        const struct kept_score_params *p = params;
+        uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
+        return (struct kept_cost){elems * 2, elems * 6};
+    }
+    case KEPT_KERNEL_SLOT_SELECT: {
+        const struct kept_select_params *p = params;
+        return (struct kept_cost){(uint64_t)live_slots * (p->n_head + p->n_kv * 4ull) * 4,
+                                  (uint64_t)live_slots * (p->n_head * 8ull + p->n_kv * 64ull)};
+    }
+    case KEPT_KERNEL_SLOT_NEAREST: {
+        const struct kept_merge_slots_params *p = params;
+        uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
+        return (struct kept_cost){elems * 2, elems * n * 2};
+    }
+    case KEPT_KERNEL_SLOT_MERGE:
+    case KEPT_KERNEL_SLOT_MOVE:
+    case KEPT_KERNEL_SLOT_RENUMBER:
+    case KEPT_KERNEL_SLOT_ROTATE:
     default:
         return (struct kept_cost){0, 0};
     }

@@ -9,7 +9,7 @@
 #include "kernel/blocks.h"
 #include "kernel/params.h"
 
-#define KEPT_MAX_BINDS       8
+#define KEPT_MAX_BINDS       12
 #define KEPT_MAX_KEYS        8
 #define KEPT_MAX_PARAM_BYTES 128
 #define KEPT_MAX_HEAD_DIM    512u
@@ -42,9 +42,25 @@ enum {
     KEPT_KEY_MATMAT_EPI = 4,
     KEPT_KEY_SLOT_QKNORM = 2,
     KEPT_KEY_SLOT_BIAS = 3,
-    KEPT_KEY_ATTN_D = 2,
+    KEPT_KEY_SLOT_KT = 4,
+    KEPT_KEY_SLOT_VT = 5,
+    KEPT_KEY_SLOT_STORE = 6,
+    KEPT_KEY_ATTN_D = 2, /* of attn_peak too */
     KEPT_KEY_ATTN_G = 3,
-    KEPT_KEY_ATTN_GENERAL = 4
+    KEPT_KEY_ATTN_GENERAL = 4,
+    KEPT_KEY_ATTN_KT = 5,
+    KEPT_KEY_ATTN_VT = 6,
+    KEPT_KEY_ATTN_BQ = 7,
+    KEPT_KEY_MERGE_VROT = 1,
+    KEPT_KEY_STATS_D = 1,
+    KEPT_KEY_SCORE_D = 2, /* of both scores, slot_nearest and slot_rotate */
+    KEPT_KEY_SCORE_KT = 3,
+    KEPT_KEY_SCORE_VT = 4,
+    KEPT_KEY_SELECT_SCORER = 1,
+    KEPT_KEY_SLOT_MERGE_D = 1,
+    KEPT_KEY_SLOT_MERGE_VT = 2,
+    KEPT_KEY_MOVE_KT = 2,
+    KEPT_KEY_MOVE_VT = 3
 };
 
 /* Host pointers and sizes of a call's bindings, for reference functions and the cpu backend. */
@@ -89,9 +105,20 @@ uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
  *   attn_prefill         ceil(row_cap / BQ)     n_kv * ceil(group / G)            1
  *   attn_merge           row_cap                n_head                            1
  *   glu                  ceil(n / 256)          row_cap                           1
+ *   attn_peak            ceil(n_slots / 64)     n_kv                              1
+ *   q_stats              n_head                 d / 16                            1
+ *   score_expected       ceil(z_stride / 64)    n_kv                              1
+ *   score_keydiff        n_kv                   1                                 1
+ *   slot_select          n_kv                   1                                 1
+ *   slot_nearest         n_splits               n_kv                              1
+ *   slot_merge           row_cap                n_kv                              1
+ *   slot_move            columns                n_kv                              1
+ *   slot_renumber        ceil(z_stride / 64)    n_kv                              1
+ *   slot_rotate          ceil(z_stride / 16)    n_kv                              1
  *
  * tiles = ceil(n_rows / 16). For GLU epilogues tiles and n_rows are those of the gate, and a group
- * computes gate and up. group = n_head / n_kv; y counts the passes of KV head 0 first. A slot_write
+ * computes gate and up; q_stats group (x, y) does rows 16y … of query head x; columns are the words
+ * of a slot: K, V, meta and score planes. group = n_head / n_kv; y counts the passes of KV head 0 first. A slot_write
  * group of a k head also writes the v of that head. */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);

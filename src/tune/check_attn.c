@@ -36,7 +36,7 @@ static void attn_keys(struct check_case *c)
     kept_check_group(c, 16, 64);
     kept_check_set_key(c, "D", kept_check_pick(c, ds, 6));
     kept_check_set_key(c, "G", kept_check_pick(c, groups, 5));
-    kept_check_set_key(c, "GENERAL", kept_check_range(c, 0, 1));
+    kept_check_set_key(c, "GENERAL", kept_check_range(c, 0, 0));
 }
 
 void kept_keys_attn_decode(struct check_case *c)
@@ -144,7 +144,7 @@ static void fill_meta(struct check_case *c, int32_t position)
 {
     const struct kept_attn_params *p = &c->params.attn;
     uint32_t *meta = kept_check_bind(c, META, general(c) ? (uint64_t)p->n_kv * 3 * p->cap : 16);
-    uint32_t *live = kept_check_bind(c, LIVE, general(c) ? p->n_kv : 16);
+    uint32_t *live = kept_check_bind(c, LIVE, general(c) ? p->n_kv * KEPT_HEAD_WORDS : 16);
     if (meta == NULL || live == NULL || !general(c))
         return;
     for (uint32_t h = 0; h < p->n_kv; h++) {

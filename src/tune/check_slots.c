@@ -13,7 +13,7 @@
 #include "base/half.h"
 #include "base/str.h"
 
-enum { QKV, TABLE, BIAS, WQ, WK, K_SLOTS, V_SLOTS, STEP };
+enum { QKV, TABLE, BIAS, WQ, WK, K_SLOTS, V_SLOTS, HEADS, META, QUERIES, STEP };
 
 #define MAX_D 256
 
@@ -96,6 +96,9 @@ void kept_gen_slot_write(struct check_case *c)
     float *wk = kept_check_bind_f32(c, WK, kept_check_key(c, "QKNORM") ? p->d : 16);
     kept_check_bind(c, K_SLOTS, (uint64_t)p->n_kv * p->cap * p->d / 2);
     kept_check_bind(c, V_SLOTS, (uint64_t)p->n_kv * p->cap * p->d / 2);
+    kept_check_bind(c, HEADS, 16);
+    kept_check_bind(c, META, 16);
+    kept_check_bind(c, QUERIES, 16);
     c->bind[K_SLOTS].half = c->bind[V_SLOTS].half = true;
     if (c->failed || step == NULL)
         return;

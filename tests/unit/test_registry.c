@@ -103,7 +103,7 @@ static void grids_follow_the_table(void **state)
     check_grid(KEPT_KERNEL_MATVEC, (const uint32_t[]){64, 0, 1, 1, 0}, &none, 1, 1, 1);
     const struct kept_attn_params at = {.row_cap = 5, .n_head = 9, .n_kv = 3, .n_splits = 7};
     check_grid(KEPT_KERNEL_ATTN_DECODE, (const uint32_t[]){64, 0, 64, 2, 0}, &at, 7, 6, 5);
-    check_grid(KEPT_KERNEL_ATTN_PREFILL, (const uint32_t[]){64, 0, 64, 3, 0, 2}, &at, 3, 3, 1);
+    check_grid(KEPT_KERNEL_ATTN_PREFILL, (const uint32_t[]){64, 0, 64, 3, 0, 1, 1, 2}, &at, 3, 3, 1);
     const struct kept_slot_write_params sw = {.row_cap = 5, .n_head = 9, .n_kv = 3};
     check_grid(KEPT_KERNEL_SLOT_WRITE, (const uint32_t[]){32, 0, 0, 0}, &sw, 5, 12, 1);
     const struct kept_glu_params glu = {.row_cap = 5, .n = 257};

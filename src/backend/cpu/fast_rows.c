@@ -187,7 +187,7 @@ static void slot_row(void *user, uint32_t item, uint32_t i_thread)
     struct slot s = {.call = call, .p = p};
     uint32_t row = p->row_first + item;
     int32_t position =
-        (int32_t)((const uint32_t *)call->bind[7])[KEPT_STEP_TOKENS + p->chunk + row];
+        (int32_t)((const uint32_t *)call->bind[10])[KEPT_STEP_TOKENS + p->chunk + row];
     s.at = (uint32_t)position % p->cap;
     if (p->rope_pairs != KEPT_ROPE_NONE && !find_turn(&s, position))
         return;
@@ -199,7 +199,7 @@ static void slot_row(void *user, uint32_t item, uint32_t i_thread)
 void CPU_NAME(slot_write)(const struct kept_host_call *call, struct kept_pool *pool)
 {
     struct kept_host_call own = *call;
-    kept_pool_run(pool, kept_live_rows(call->params, (const uint32_t *)call->bind[7]), slot_row,
+    kept_pool_run(pool, kept_live_rows(call->params, (const uint32_t *)call->bind[10]), slot_row,
                   &own);
 }
 

@@ -110,7 +110,7 @@ static void write_head(const struct slot_write *s, float *qkv, uint32_t h)
 void ref_slot_write(const struct kept_host_call *call)
 {
     const struct kept_slot_write_params *p = call->params;
-    const uint32_t *step = (const uint32_t *)call->bind[7];
+    const uint32_t *step = (const uint32_t *)call->bind[10];
     uint32_t live = kept_live_rows(p, step);
     if (p->d > KEPT_MAX_HEAD_DIM)
         return;

@@ -1,0 +1,5 @@
+#include "common/kept.clh"
+
+__kernel KEPT_GROUP void score_keydiff(__global const uint *k_slots, __global const uint *heads, __global uint *z, __global const uint *step, const struct kept_score_params p)
+{
+}

@@ -1,0 +1,5 @@
+#include "common/kept.clh"
+
+__kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global uint *meta, __global uint *scores, __global const uint *heads, __global const uint *moves, __global const uint *near, __global const uint *step, const struct kept_merge_slots_params p)
+{
+}

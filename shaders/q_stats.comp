@@ -1,0 +1,10 @@
+#version 450
+layout(constant_id = 1) const uint D = 64;
+
+#include "kept.glsl"
+
+layout(push_constant) uniform Push { kept_stats_params p; };
+
+void main()
+{
+}
