@@ -5,6 +5,7 @@
 #include "common.h"
 #include "device.h"
 #include "log.h"
+#include "memory.h"
 #include "model.h"
 #include "plan.h"
 #include "sampler.h"

@@ -9,6 +9,7 @@
 #define KEPT_PLAN_H
 
 #include "device.h"
+#include "memory.h"
 #include "model.h"
 
 #ifdef __cplusplus
@@ -23,6 +24,11 @@ struct kept_plan_params {
     uint32_t logits_rows;    /* rows of logits held at once; 0: 1 */
     uint64_t memory_bytes;   /* hard cap on total_bytes; 0: free memory less margin, where known */
     uint64_t margin_bytes;   /* kept free when no cap is given; 0: 256 MiB */
+    enum kept_slot_type k_type, v_type;
+    struct kept_retain_params retain;
+    /* Not 0: a plan for fitting a sidecar. The first so many positions are read, then the same
+     * tokens once more; kept_session_peaks tells what the second reading attended to. */
+    uint32_t calibrate_tokens;
 };
 
 struct kept_plan_info {
@@ -33,7 +39,11 @@ struct kept_plan_info {
     uint64_t total_bytes;       /* planned + driver */
     uint64_t activation_bytes;  /* after packing */
     uint64_t lower_bound_bytes; /* activations alive at once: no packing can be smaller */
-    uint64_t weight_bytes, kv_bytes;
+    uint64_t weight_bytes;
+    uint64_t kv_bytes;     /* slots, their positions and biases; without room for held tokens */
+    uint64_t scorer_bytes; /* what ranks them: running sums of queries, stored scores */
+    uint64_t slots;        /* live at most, of all KV heads of all layers together */
+    bool retains;          /* something may be evicted */
     uint32_t context_tokens, chunk_tokens, logits_rows;
     uint32_t n_regions, n_choices, n_alternatives, n_buffers, n_calls_prefill, n_calls_decode;
 };
@@ -51,6 +61,7 @@ struct kept_choice_info {
 struct kept_alternative_info {
     const char *change; /* "--context 4096" */
     uint64_t total_bytes;
+    const char *quality; /* what it costs, where a sidecar says so; else "" */
 };
 
 /* KEPT_OK also when the plan does not fit: see info.fits and the alternatives. KEPT_E_UNSUPPORTED
@@ -64,6 +75,9 @@ KEPT_API const struct kept_plan_info *kept_plan_info(const kept_plan *plan);
 KEPT_API const struct kept_profile *kept_plan_profile(const kept_plan *plan);
 KEPT_API bool kept_plan_region(const kept_plan *plan, uint32_t i, struct kept_region_info *out);
 KEPT_API bool kept_plan_choice(const kept_plan *plan, uint32_t i, struct kept_choice_info *out);
+/* Budget and planned slots of a KV head; false where there is none. */
+KEPT_API bool kept_plan_head(const kept_plan *plan, uint32_t layer, uint32_t kv_head,
+                             uint32_t *budget_slots, uint32_t *planned_slots);
 KEPT_API bool kept_plan_alternative(const kept_plan *plan, uint32_t i,
                                     struct kept_alternative_info *out);
 

@@ -51,6 +51,9 @@ struct kept_eval_params {
     void *logits_user;
     kept_progress_fn progress; /* every submitted piece; NULL: none */
     void *progress_user;
+    /* Nothing is evicted meanwhile, and the session can rewind to where it began. Needs the plan's
+     * hold_tokens: at most so many past the last complete block. */
+    bool hold;
 };
 
 /* Evaluates tokens at the session's position, which moves on by n_tokens. On failure or cancel the
@@ -88,6 +91,25 @@ KEPT_API kept_status kept_session_save(kept_session *session, const char *path,
                                        struct kept_error *err);
 KEPT_API kept_status kept_session_load(kept_session *session, const char *path,
                                        struct kept_error *err);
+
+/* What is live now. Reads a small table back from the device. */
+struct kept_slot_counts {
+    uint64_t live;    /* slots of all KV heads of all layers */
+    uint64_t most;    /* of one KV head */
+    uint64_t evicted; /* since the session began or was reset */
+    uint64_t merged;  /* of those, into a kept slot */
+};
+KEPT_API kept_status kept_session_slots(kept_session *session, struct kept_slot_counts *out,
+                                        struct kept_error *err);
+/* The positions of a KV head's live slots, ascending, and their biases. At most cap of them are
+ * written; *n_live says how many there are. Tokens in flight none. Full retention: 0, 1, … */
+KEPT_API kept_status kept_session_kept(kept_session *session, uint32_t layer, uint32_t kv_head,
+                                       int32_t *positions, float *biases, uint32_t cap,
+                                       uint32_t *n_live, struct kept_error *err);
+/* Plans with calibrate_tokens n: out [n_kv][n] of one layer: log of the most attention each of the
+ * first n tokens received since the last kept_session_rewind(0), from later positions than n. */
+KEPT_API kept_status kept_session_peaks(kept_session *session, uint32_t layer, float *out,
+                                        struct kept_error *err);
 
 /* Stops a running eval at the next submitted piece (<= 50 ms of device work). Thread-safety: any
  * thread, signal handlers too. The flag is cleared when an eval returns KEPT_E_CANCELLED. */

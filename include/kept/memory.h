@@ -1,0 +1,96 @@
+/* kept/memory.h: what of the past is kept when it outgrows its budget.
+ *
+ * Retention (design: docs/memory.md). Every KV head of a layer that sees all of the past has a fixed
+ * number of slots. A token is safe while it is one of the first `sinks` or among the last `protect`;
+ * whenever another block of tokens is complete, each head ranks its other slots and drops the lowest
+ * until it is within its budget. Layers with a sliding window are rings and need no retention.
+ *
+ * Sidecar: a small file fitted once per model (`kept fit`): how much of the past each head needs, at
+ * any share of it, and what that was measured to cost. Bound to its model: a sidecar of another one
+ * is refused.
+ */
+#ifndef KEPT_MEMORY_H
+#define KEPT_MEMORY_H
+
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Types of stored keys and values. Quantised ones are rotated (Hadamard) before they are stored. */
+enum kept_slot_type { KEPT_SLOT_F16, KEPT_SLOT_Q8_0, KEPT_SLOT_Q4_0 };
+
+enum kept_retain {
+    KEPT_RETAIN_FULL,   /* everything stays */
+    KEPT_RETAIN_WINDOW, /* the first and the last tokens stay */
+    KEPT_RETAIN_SCORED  /* what is expected to be attended stays */
+};
+
+enum kept_scorer {
+    KEPT_SCORER_BY_EXPECTED, /* expected attention of queries to come (Devoto et al. 2025) */
+    KEPT_SCORER_BY_GATE,     /* the sidecar's linear gate on the hidden state */
+    KEPT_SCORER_BY_KEYDIFF   /* keys unlike the others (Park et al. 2025) */
+};
+
+enum kept_positions {
+    KEPT_POSITIONS_ABSOLUTE,
+    KEPT_POSITIONS_COMPACT /* gaps close: input may be longer than the trained context */
+};
+
+typedef struct kept_sidecar kept_sidecar;
+
+/* All zero: full retention. */
+struct kept_retain_params {
+    enum kept_retain mode;
+    /* Mean live slots per KV head, sinks and window counted. One of the two; a budget of the whole
+     * context or more is full retention. */
+    uint32_t budget_slots;
+    float budget_percent; /* of the context (of the trained length, where that is shorter) */
+    int32_t protect;      /* last tokens that are safe; 0: 128, negative: none */
+    int32_t sinks;        /* first tokens that are safe; 0: 4, negative: none */
+    enum kept_scorer scorer;
+    bool no_merge; /* dropped values are lost instead of going to their nearest kept slot */
+    enum kept_positions positions;
+    const kept_sidecar *sidecar; /* head budgets; NULL: every head alike. Outlives the plan */
+    uint32_t block_tokens;       /* tokens between evictions: 64 (0), 128 or 256 */
+    uint32_t refresh_tokens;     /* stored scores are renewed every so many; 0: 256 */
+    uint32_t hold_tokens;        /* room for tokens evaluated with hold (session.h) */
+};
+
+/* ---- sidecar ---- */
+
+struct kept_sidecar_info {
+    uint64_t header_hash, model_hash; /* of the model it was fitted on */
+    uint32_t n_layers, n_kv, n_shares;
+    uint32_t n_tokens; /* of the texts it was fitted on */
+    uint32_t n_reports;
+    bool has_gate;
+};
+
+/* What a setting was measured to cost on a text that was not fitted on. */
+struct kept_sidecar_report {
+    uint32_t context_tokens, budget_slots, scored_tokens;
+    enum kept_slot_type k_type, v_type;
+    double kl_mean, ppl_ratio, top1_agreement, copy_nats;
+};
+
+/* KEPT_E_IO, KEPT_E_FORMAT (damaged: the object, offset and reason), KEPT_E_MISMATCH (of another
+ * model), KEPT_E_HOST_MEMORY. */
+KEPT_API kept_status kept_sidecar_open(const char *path, const kept_model *model,
+                                       kept_sidecar **out, struct kept_error *err);
+KEPT_API void kept_sidecar_close(kept_sidecar **sidecar);
+KEPT_API const struct kept_sidecar_info *kept_sidecar_info(const kept_sidecar *sidecar);
+KEPT_API bool kept_sidecar_report(const kept_sidecar *sidecar, uint32_t i,
+                                  struct kept_sidecar_report *out);
+/* Budgets [n_layers][n_kv] for a past of `context` tokens and a mean of `mean` slots per head: each
+ * between `least` and context, together at most n_layers * n_kv * mean. Layers without heads in the
+ * sidecar (sliding windows) get 0 and do not count. */
+KEPT_API kept_status kept_sidecar_budgets(const kept_sidecar *sidecar, uint32_t context,
+                                          uint32_t mean, uint32_t least, uint32_t *budgets,
+                                          struct kept_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
