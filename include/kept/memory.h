@@ -69,7 +69,7 @@ struct kept_sidecar_info {
 };
 
 /* What a setting was measured to cost on a text that was not fitted on. */
-struct kept_sidecar_report {
+struct kept_sidecar_report_info {
     uint32_t context_tokens, budget_slots, scored_tokens;
     enum kept_slot_type k_type, v_type;
     double kl_mean, ppl_ratio, top1_agreement, copy_nats;
@@ -82,7 +82,7 @@ KEPT_API kept_status kept_sidecar_open(const char *path, const kept_model *model
 KEPT_API void kept_sidecar_close(kept_sidecar **sidecar);
 KEPT_API const struct kept_sidecar_info *kept_sidecar_info(const kept_sidecar *sidecar);
 KEPT_API bool kept_sidecar_report(const kept_sidecar *sidecar, uint32_t i,
-                                  struct kept_sidecar_report *out);
+                                  struct kept_sidecar_report_info *out);
 /* Budgets [n_layers][n_kv] for a past of `context` tokens and a mean of `mean` slots per head: each
  * between `least` and context, together at most n_layers * n_kv * mean. Layers without heads in the
  * sidecar (sliding windows) get 0 and do not count. */
