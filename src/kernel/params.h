@@ -256,8 +256,10 @@ struct kept_argmax_params {
  * Runs when a block of `block` tokens is complete: rows row_first … + block - 1 of the evaluation,
  * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
  * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
- * min(CAP, BASE + E - EDGE) the head's slots before maintenance. Order: q_stats, a score kernel,
- * slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber, slot_rotate].
+ * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z is
+ * used. Order: q_stats, a score kernel, slot_select, [slot_nearest, slot_merge,] slot_move,
+ * [slot_renumber, slot_rotate]. Counts read from moves are taken as at most `block` (M, FILLS) and
+ * CAP (COUNT, C); slot numbers read from moves and near that are not below CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
  *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse and
@@ -266,7 +268,7 @@ struct kept_argmax_params {
  *           of |v|; score_keydiff writes row 0 only
  *   scores  two planes of `total` f32: the score by which slots are ranked, and the weight's log
  *   moves   per KV head moves_stride u32: M evicted, COUNT before, FILLS, C, ROTATE; from word 8:
- *           evicted[block] ascending, from[block], to[block]
+ *           evicted[block] ascending, from[block], to[block]; words without a use are 0
  *   near    per KV head and split [block] (f32, u32): likeness of the nearest kept slot, its number
  */
 #define KEPT_STATS_STRIDE(d) ((d) * (d) + (d) + 16u)
@@ -315,15 +317,17 @@ struct kept_score_params {
 };
 
 /* score_keydiff: KeyDiff (Park et al. 2025, arXiv 2504.15364) on rotated keys. For heads with count
- * > BUDGET, all slots: row 0 of z = -cos(k, mean over the slots of k / |k|). Uses n_head, n_kv, d,
- * total, z_stride of kept_score_params. */
+ * > BUDGET, all slots: row 0 of z = -cos(k, mean over the slots of k / |k|); a key of length 0 adds
+ * nothing to the mean, and a cosine with a vector of length 0 is 0. Uses n_head, n_kv, d, total,
+ * z_stride of kept_score_params. */
 
-/* slot_select: one group per KV head. m = max(0, count - BUDGET), at most C - sinks.
+/* slot_select: one group per KV head. m = max(0, count - BUDGET), at most C - sinks (C = 0
+ *     when count < window) and at most block.
  *   EXPECTED, m > 0: when everything was scored (from = 0, see above), for each query head of the
  *     group top = max of z over the count slots, lse = log of the sum of exp(z + bias). For every
  *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =
  *     log(sum over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
- *   RECENT: score = pos.
+ *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
  * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first. Their
  * pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive the
  * kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED +=
@@ -365,7 +369,8 @@ struct kept_move_params {
 
 /* slot_renumber, slot_rotate: where ROTATE is 1. renumber: row 0 of z (as u32) of slot s < BASE =
  * how many slots of the head have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new -
- * old, Hadamard, stored again) and sets pos; a slot that does not move is left alone bit for bit. */
+ * old, Hadamard, stored again) and sets pos; a slot that does not move, or whose new - old is outside
+ * -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;
