@@ -1,48 +1,45 @@
 /* kernel/ref/ref_attn.c: references of attention: decode (partial results of each split), prefill,
- * merge.
+ * merge, and the peaks of calibration.
  *
  * One query head against one range of slots is a list of (slot, score), two passes: the maximum,
- * then the sums. Slots are visited through `visit`, which knows the two addressings (GENERAL 0:
- * positions; GENERAL 1: pos, until, bias).
+ * then the sums. Slots are visited through `visit`, which knows where they are: a ring of positions
+ * (GENERAL 0) or a head's extent (1, 2).
  */
 #include "kernel/ref/ref.h"
 
 #include <math.h>
 
-#include "base/half.h"
 #include "kernel/ref/ref_rows.h"
+#include "kernel/ref/ref_slots.h"
 
 struct attn {
     const struct kept_host_call *call;
     const struct kept_attn_params *p;
-    bool general;
-    uint32_t kv_head;
+    struct ref_slots k, v;
+    uint32_t general;
+    uint64_t slot_first; /* of the KV head */
+    uint32_t count;      /* slots that the query sees (GENERAL 1, 2) */
     const float *q;
     int32_t position;
-    /* the range in tiles of 16: of positions (GENERAL 0) or of slots (GENERAL 1) */
+    /* the range in tiles of 16: of positions (GENERAL 0) or of slots */
     int64_t tile_first, tile_end;
     double m, l;
     double o[KEPT_MAX_HEAD_DIM];
 };
 
-static double k_value(const struct attn *a, uint32_t slot, uint32_t i)
+static double dot(const struct ref_slots *k, uint64_t slot, const float *q)
 {
-    const struct kept_attn_params *p = a->p;
-    const uint16_t *tile = (const uint16_t *)a->call->bind[1] + (size_t)a->kv_head * p->cap * p->d +
-                           (size_t)(slot / 16) * 16 * p->d;
-    uint32_t r = slot % 16, g = i / 8, w = i % 8 / 2;
-    uint32_t word = g * 64 + (a->call->keys[KEPT_KEY_ORDER] == KEPT_LANE ? r * 4 + w : w * 16 + r);
-    return kept_f16_to_f32(tile[word * 2 + i % 2]);
+    double v[KEPT_MAX_HEAD_DIM], s = 0;
+    ref_slot_load(k, slot, v);
+    for (uint32_t i = 0; i < k->d; i++)
+        s += q[i] * v[i];
+    return s;
 }
 
-static double score_of(const struct attn *a, uint32_t slot)
+static double score_of(const struct attn *a, uint64_t slot)
 {
-    double s = 0;
-    for (uint32_t i = 0; i < a->p->d; i++)
-        s += a->q[i] * k_value(a, slot, i);
-    if (a->p->softcap > 0)
-        s = a->p->softcap * tanh(s / a->p->softcap);
-    return s;
+    double s = dot(&a->k, slot, a->q);
+    return a->p->softcap > 0 ? a->p->softcap * tanh(s / a->p->softcap) : s;
 }
 
 /* First position that is attended: inside the window, and not yet overwritten. */
@@ -53,35 +50,39 @@ static int64_t first_position(const struct kept_attn_params *p, int32_t position
     return lo > 0 ? lo : 0;
 }
 
+/* The rule of GENERAL 2: until when, and since when where there is a window. */
+static bool by_rule(const struct attn *a, uint64_t slot)
+{
+    const int32_t *meta = (const int32_t *)a->call->bind[3];
+    int32_t pos = meta[REF_POS(a->p->cap, slot)], until = meta[REF_UNTIL(a->p->cap, slot)];
+    if (pos > a->position || a->position >= until)
+        return false;
+    return a->p->window == 0 || pos < 0 || pos > (int64_t)a->position - a->p->window;
+}
+
 /* The slot and score of place t of the range; false when it is not attended. */
-static bool visit(const struct attn *a, int64_t t, uint32_t *slot, double *score)
+static bool visit(const struct attn *a, int64_t t, uint64_t *slot, double *score)
 {
     const struct kept_attn_params *p = a->p;
-    if (!a->general) {
+    if (a->general == KEPT_SLOTS_PLAIN) {
         if (t > a->position || t < first_position(p, a->position))
             return false;
-        *slot = (uint32_t)(t % p->cap);
+        *slot = a->slot_first + (uint64_t)(t % p->cap);
         *score = score_of(a, *slot);
         return true;
     }
-    const int32_t *pos = (const int32_t *)a->call->bind[3] + (size_t)a->kv_head * 3 * p->cap;
-    const int32_t *until = pos + p->cap;
-    const float *bias = (const float *)(until + p->cap);
-    uint32_t live = ((const uint32_t *)a->call->bind[4])[a->kv_head];
-    if (t >= live || t >= p->cap || pos[t] > a->position || a->position >= until[t])
+    *slot = a->slot_first + (uint64_t)t;
+    if (t >= a->count || (a->general == KEPT_SLOTS_RULE && !by_rule(a, *slot)))
         return false;
-    if (p->window != 0 && pos[t] >= 0 && (int64_t)pos[t] <= (int64_t)a->position - p->window)
-        return false;
-    *slot = (uint32_t)t;
-    *score = score_of(a, *slot) + bias[t];
+    *score = score_of(a, *slot) + ((const float *)a->call->bind[3])[REF_BIAS(p->cap, *slot)];
     return true;
 }
 
 static void attend(struct attn *a)
 {
     const struct kept_attn_params *p = a->p;
-    uint32_t slot;
-    double score;
+    uint64_t slot;
+    double score, v[KEPT_MAX_HEAD_DIM];
     a->m = -INFINITY;
     a->l = 0;
     for (uint32_t i = 0; i < p->d; i++)
@@ -95,23 +96,25 @@ static void attend(struct attn *a)
         if (!visit(a, t, &slot, &score))
             continue;
         double w = exp(score - a->m);
-        const uint16_t *v =
-            (const uint16_t *)a->call->bind[2] + ((size_t)a->kv_head * p->cap + slot) * p->d;
+        ref_slot_load(&a->v, slot, v);
         a->l += w;
         for (uint32_t i = 0; i < p->d; i++)
-            a->o[i] += w * kept_f16_to_f32(v[i]);
+            a->o[i] += w * v[i];
     }
 }
 
-/* All tiles that hold something for this query. */
-static void whole_range(struct attn *a)
+/* Where the KV head's slots are, and all tiles that hold something for this query. */
+static void whole_range(struct attn *a, uint32_t kv_head)
 {
     const struct kept_attn_params *p = a->p;
     a->tile_first = 0;
     a->tile_end = 0;
-    if (a->general) {
-        uint32_t live = ((const uint32_t *)a->call->bind[4])[a->kv_head];
-        a->tile_end = ((live < p->cap ? live : p->cap) + 15) / 16;
+    a->slot_first = (uint64_t)kv_head * p->cap;
+    if (a->general != KEPT_SLOTS_PLAIN) {
+        struct ref_head head = ref_head_at((const uint32_t *)a->call->bind[4], kv_head, p->cap);
+        a->slot_first = head.first;
+        a->count = ref_head_count(&head, (int64_t)a->position + 1);
+        a->tile_end = ((int64_t)a->count + 15) / 16;
     } else if (a->position >= 0) {
         a->tile_first = first_position(p, a->position) / 16;
         a->tile_end = a->position / 16 + 1;
@@ -121,12 +124,17 @@ static void whole_range(struct attn *a)
 static struct attn begin(const struct kept_host_call *call, uint32_t row, uint32_t head)
 {
     const struct kept_attn_params *p = call->params;
-    const uint32_t *step = (const uint32_t *)call->bind[6];
-    struct attn a = {.call = call, .p = p, .general = call->keys[KEPT_KEY_ATTN_GENERAL] != 0};
-    a.kv_head = head / (p->n_head / p->n_kv);
+    const uint32_t *step = (const uint32_t *)call->bind[6], *keys = call->keys;
+    struct attn a = {
+        .call = call,
+        .p = p,
+        .k = {(uint32_t *)call->bind[1], keys[KEPT_KEY_ATTN_KT], keys[KEPT_KEY_ORDER], p->d},
+        .v = {(uint32_t *)call->bind[2], keys[KEPT_KEY_ATTN_VT], REF_ROWS, p->d},
+        .general = keys[KEPT_KEY_ATTN_GENERAL],
+    };
     a.q = (const float *)call->bind[0] + (size_t)row * p->q_stride + (size_t)head * p->d;
     a.position = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
-    whole_range(&a);
+    whole_range(&a, head / (p->n_head / p->n_kv));
     return a;
 }
 
@@ -166,6 +174,8 @@ void ref_attn_prefill(const struct kept_host_call *call)
         for (uint32_t head = 0; head < p->n_head; head++) {
             struct attn a = begin(call, row, head);
             attend(&a);
+            if (a.v.type != KEPT_FMT_F16)
+                ref_hadamard(a.o, p->d);
             for (uint32_t k = 0; k < p->d; k++)
                 out[head * p->d + k] = a.l > 0 ? (float)(a.o[k] / a.l) : 0;
         }
@@ -173,33 +183,75 @@ void ref_attn_prefill(const struct kept_host_call *call)
     }
 }
 
-static void merge_head(const struct kept_merge_params *p, const float *part, float *out)
+static void merge_head(const struct kept_merge_params *p, bool rotated, const float *part,
+                       float *out)
 {
     size_t stride = p->d + 4;
-    double m = -INFINITY, l = 0;
+    double m = -INFINITY, l = 0, sums[KEPT_MAX_HEAD_DIM];
     for (uint32_t i = 0; i < p->parts; i++)
         if (part[i * stride] > m)
             m = part[i * stride];
     for (uint32_t i = 0; m > -INFINITY && i < p->parts; i++)
         l += exp(part[i * stride] - m) * part[i * stride + 1];
     for (uint32_t k = 0; k < p->d; k++) {
-        double o = 0;
+        sums[k] = 0;
         for (uint32_t i = 0; l > 0 && i < p->parts; i++)
-            o += exp(part[i * stride] - m) * part[i * stride + 4 + k];
-        out[k] = l > 0 ? (float)(o / l) : 0;
+            sums[k] += exp(part[i * stride] - m) * part[i * stride + 4 + k];
     }
+    if (rotated)
+        ref_hadamard(sums, p->d);
+    for (uint32_t k = 0; k < p->d; k++)
+        out[k] = l > 0 ? (float)(sums[k] / l) : 0;
 }
 
 void ref_attn_merge(const struct kept_host_call *call)
 {
     const struct kept_merge_params *p = call->params;
     uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[2]);
+    bool rotated = call->keys[KEPT_KEY_MERGE_VROT] != 0;
+    if (p->d > KEPT_MAX_HEAD_DIM)
+        return;
     for (uint32_t i = 0; i < live; i++) {
         size_t row = p->row_first + i;
         const float *part = (const float *)call->bind[0] + row * p->n_head * p->parts * (p->d + 4);
         float *out = (float *)call->bind[1] + row * p->out_stride;
         for (uint32_t head = 0; head < p->n_head; head++)
-            merge_head(p, part + (size_t)head * p->parts * (p->d + 4), out + head * p->d);
+            merge_head(p, rotated, part + (size_t)head * p->parts * (p->d + 4),
+                       out + (size_t)head * p->d);
         ref_sums(out, p->n_head * p->d);
+    }
+}
+
+/* The largest of q.k - lse over the live rows and the group's heads; -inf when every row is empty. */
+static double peak_of(const struct kept_host_call *call, const struct ref_slots *k, uint32_t kv,
+                      uint32_t slot, uint32_t live)
+{
+    const struct kept_peak_params *p = call->params;
+    uint32_t group = p->n_head / p->n_kv;
+    double peak = -INFINITY;
+    for (uint32_t i = 0; i < live * group; i++) {
+        size_t row = p->row_first + i / group, head = kv * group + i % group;
+        const float *part = (const float *)call->bind[2] + (row * p->n_head + head) * (p->d + 4);
+        const float *q = (const float *)call->bind[0] + row * p->q_stride + head * p->d;
+        double s = dot(k, (uint64_t)kv * p->cap + slot, q) - (part[0] + log(part[1]));
+        if (part[1] > 0 && s > peak)
+            peak = s;
+    }
+    return peak;
+}
+
+void ref_attn_peak(const struct kept_host_call *call)
+{
+    const struct kept_peak_params *p = call->params;
+    uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[4]);
+    struct ref_slots k = {(uint32_t *)call->bind[1], KEPT_FMT_F16, call->keys[KEPT_KEY_ORDER],
+                          p->d};
+    float *peak = (float *)call->bind[3];
+    if (p->d > KEPT_MAX_HEAD_DIM)
+        return;
+    for (uint32_t i = 0; i < p->n_kv * p->n_slots; i++) {
+        double best = peak_of(call, &k, i / p->n_slots, i % p->n_slots, live);
+        if (best > peak[i])
+            peak[i] = (float)best;
     }
 }

@@ -1,11 +1,6 @@
 /* kernel/ref/ref_retain.c: references of slot maintenance. */
 #include "kernel/ref/ref.h"
 
-void ref_attn_peak(const struct kept_host_call *call)
-{
-    (void)call;
-}
-
 void ref_q_stats(const struct kept_host_call *call)
 {
     (void)call;

@@ -1,37 +1,41 @@
-/* kernel/ref/ref_slot_write.c: reference of slot_write: bias, QK norm and rotation of one head at a
- * time in a small array, then q back in place, k and v as f16 into their slots. */
+/* kernel/ref/ref_slot_write.c: reference of slot_write: bias, QK norm and rotations of one head at
+ * a time in a small array, then q back in place, k and v into their slot, of the slots' type.
+ */
 #include "kernel/ref/ref.h"
 
 #include <math.h>
 
-#include "base/half.h"
-#include "kernel/ref/ref_rows.h"
+#include "kernel/ref/ref_slots.h"
 
 struct slot_write {
     const struct kept_slot_write_params *p;
     const struct kept_host_call *call;
-    const float *table; /* NULL: positions outside the table, nothing is rotated */
+    struct ref_slots k, v;
+    struct ref_rope rope;
+    float *qkv; /* the row */
     int32_t position;
-    uint32_t slot;
+    /* of the KV head: */
+    uint32_t kv_head;
+    int64_t turn;  /* the position of RoPE */
+    bool stored;   /* whether the token has a slot */
+    uint64_t slot; /* from the start of the bindings */
 };
 
-/* The complex number of pair i at the position. */
-static void angle(const struct slot_write *s, uint32_t i, double *c, double *sn)
+/* Where the token's slot of the KV head is, and its rotation. */
+static void find_slot(struct slot_write *s, uint32_t kv_head)
 {
-    uint32_t half = s->p->n_rot / 2;
-    uint32_t lo = (uint32_t)s->position & 255u;
-    int64_t hi = ((int64_t)s->position - (int64_t)lo) / 256;
-    const float *a = s->table + ((size_t)lo * half + i) * 2;
-    const float *b = s->table + ((size_t)(256 + (int64_t)s->p->hi_bias + hi) * half + i) * 2;
-    *c = (double)a[0] * b[0] - (double)a[1] * b[1];
-    *sn = (double)a[0] * b[1] + (double)a[1] * b[0];
-}
-
-static bool in_table(const struct slot_write *s)
-{
-    uint32_t lo = (uint32_t)s->position & 255u;
-    int64_t row = 256 + (int64_t)s->p->hi_bias + ((int64_t)s->position - (int64_t)lo) / 256;
-    return row >= 0 && ((uint64_t)row + 1) * s->p->n_rot * 4 <= s->call->bind_bytes[1];
+    const struct kept_slot_write_params *p = s->p;
+    s->kv_head = kv_head;
+    s->turn = s->position;
+    s->stored = true;
+    s->slot = (uint64_t)kv_head * p->cap + (uint32_t)s->position % p->cap;
+    if (s->call->keys[KEPT_KEY_SLOT_STORE] == KEPT_SLOTS_PLAIN)
+        return;
+    struct ref_head head = ref_head_at((const uint32_t *)s->call->bind[7], kv_head, p->cap);
+    int64_t since = (int64_t)s->position - head.edge;
+    s->turn = (int64_t)s->position - head.shift;
+    s->stored = since >= 0 && head.base + since < head.cap;
+    s->slot = head.first + (uint64_t)(head.base + since);
 }
 
 static void norm(double *v, const float *w, uint32_t d, float eps)
@@ -44,85 +48,100 @@ static void norm(double *v, const float *w, uint32_t d, float eps)
         v[i] *= f * w[i];
 }
 
-static void rotate(const struct slot_write *s, double *v)
+/* Head h of the row with its bias: 0 … n_head-1 are q, then n_kv of k, then n_kv of v. */
+static void head_of(const struct slot_write *s, uint32_t h, double *v)
 {
-    const struct kept_slot_write_params *p = s->p;
-    if (p->rope_pairs == KEPT_ROPE_NONE)
-        return;
-    bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
-    for (uint32_t i = 0; i < p->n_rot / 2; i++) {
-        uint32_t at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + p->n_rot / 2;
-        double c, sn, a = v[at_a], b = v[at_b];
-        angle(s, i, &c, &sn);
-        v[at_a] = a * c - b * sn;
-        v[at_b] = a * sn + b * c;
-    }
+    const float *from = s->qkv + (size_t)h * s->p->d;
+    const float *bias = (const float *)s->call->bind[2] + (size_t)h * s->p->d;
+    bool biased = s->call->keys[KEPT_KEY_SLOT_BIAS] != 0;
+    for (uint32_t i = 0; i < s->p->d; i++)
+        v[i] = biased ? (double)from[i] + bias[i] : from[i];
 }
 
-static void store_k(const struct slot_write *s, uint32_t kv_head, const double *v)
+static void write_q(const struct slot_write *s, uint32_t h)
 {
     const struct kept_slot_write_params *p = s->p;
-    uint16_t *tile = (uint16_t *)s->call->bind[5] + (size_t)kv_head * p->cap * p->d +
-                     (size_t)(s->slot / 16) * 16 * p->d;
-    uint32_t r = s->slot % 16;
-    bool lane = s->call->keys[KEPT_KEY_ORDER] == KEPT_LANE;
-    for (uint32_t i = 0; i < p->d; i++) {
-        uint32_t g = i / 8, w = i % 8 / 2;
-        uint32_t word = g * 64 + (lane ? r * 4 + w : w * 16 + r);
-        tile[word * 2 + i % 2] = kept_f32_to_f16((float)v[i]);
-    }
-}
-
-static void store_v(const struct slot_write *s, uint32_t kv_head, const double *v)
-{
-    uint32_t d = s->p->d;
-    uint16_t *to = (uint16_t *)s->call->bind[6] + ((size_t)kv_head * s->p->cap + s->slot) * d;
-    for (uint32_t i = 0; i < d; i++)
-        to[i] = kept_f32_to_f16((float)v[i]);
-}
-
-/* Head h of the row: 0 … n_head-1 are q, then n_kv of k, then n_kv of v. */
-static void write_head(const struct slot_write *s, float *qkv, uint32_t h)
-{
-    const struct kept_slot_write_params *p = s->p;
-    const float *bias = (const float *)s->call->bind[2];
-    uint32_t d = p->d;
-    bool is_q = h < p->n_head, is_v = h >= p->n_head + p->n_kv;
     double v[KEPT_MAX_HEAD_DIM];
-    float *from = qkv + (size_t)h * d;
-    for (uint32_t i = 0; i < d; i++)
-        v[i] = s->call->keys[KEPT_KEY_SLOT_BIAS] != 0 ? (double)from[i] + bias[h * d + i] : from[i];
-    if (is_v) {
-        store_v(s, h - p->n_head - p->n_kv, v);
-        return;
+    head_of(s, h, v);
+    if (s->call->keys[KEPT_KEY_SLOT_QKNORM] != 0)
+        norm(v, (const float *)s->call->bind[3], p->d, p->eps);
+    if (p->queries_rows != 0) {
+        size_t row = (uint32_t)s->position % p->queries_rows;
+        float *to = (float *)s->call->bind[9] + (row * p->n_head + h) * p->d;
+        for (uint32_t i = 0; i < p->d; i++)
+            to[i] = (float)v[i];
     }
-    if (s->call->keys[KEPT_KEY_SLOT_QKNORM])
-        norm(v, (const float *)s->call->bind[is_q ? 3 : 4], d, p->eps);
-    rotate(s, v);
-    if (!is_q) {
-        store_k(s, h - p->n_head, v);
+    ref_rope_turn(&s->rope, s->turn, v);
+    if (s->k.type != KEPT_FMT_F16)
+        ref_hadamard(v, p->d);
+    for (uint32_t i = 0; i < p->d; i++)
+        s->qkv[(size_t)h * p->d + i] = (float)(v[i] * p->q_scale);
+}
+
+static void write_kv(const struct slot_write *s)
+{
+    const struct kept_slot_write_params *p = s->p;
+    double v[KEPT_MAX_HEAD_DIM];
+    head_of(s, p->n_head + s->kv_head, v);
+    if (s->call->keys[KEPT_KEY_SLOT_QKNORM] != 0)
+        norm(v, (const float *)s->call->bind[4], p->d, p->eps);
+    ref_rope_turn(&s->rope, s->turn, v);
+    if (s->k.type != KEPT_FMT_F16)
+        ref_hadamard(v, p->d);
+    ref_slot_store(&s->k, s->slot, v);
+    head_of(s, p->n_head + p->n_kv + s->kv_head, v);
+    if (s->v.type != KEPT_FMT_F16)
+        ref_hadamard(v, p->d);
+    ref_slot_store(&s->v, s->slot, v);
+}
+
+static void write_meta(const struct slot_write *s)
+{
+    uint32_t store = s->call->keys[KEPT_KEY_SLOT_STORE], total = s->p->cap;
+    uint32_t *meta = (uint32_t *)s->call->bind[8];
+    if (store == KEPT_SLOTS_PLAIN)
         return;
+    meta[REF_POS(total, s->slot)] = (uint32_t)(int32_t)s->turn;
+    meta[REF_BIAS(total, s->slot)] = 0;
+    if (store == KEPT_SLOTS_RULE)
+        meta[REF_UNTIL(total, s->slot)] = INT32_MAX;
+}
+
+static void write_row(struct slot_write *s)
+{
+    const struct kept_slot_write_params *p = s->p;
+    uint32_t group = p->n_head / p->n_kv;
+    for (uint32_t kv = 0; kv < p->n_kv; kv++) {
+        find_slot(s, kv);
+        if (!ref_rope_has(&s->rope, s->turn))
+            continue;
+        for (uint32_t h = kv * group; h < (kv + 1) * group; h++)
+            write_q(s, h);
+        if (!s->stored)
+            continue;
+        write_kv(s);
+        write_meta(s);
     }
-    for (uint32_t i = 0; i < d; i++)
-        from[i] = (float)(v[i] * p->q_scale);
 }
 
 void ref_slot_write(const struct kept_host_call *call)
 {
     const struct kept_slot_write_params *p = call->params;
-    const uint32_t *step = (const uint32_t *)call->bind[10];
+    const uint32_t *step = (const uint32_t *)call->bind[10], *keys = call->keys;
     uint32_t live = kept_live_rows(p, step);
+    struct slot_write s = {
+        .p = p,
+        .call = call,
+        .k = {(uint32_t *)call->bind[5], keys[KEPT_KEY_SLOT_KT], keys[KEPT_KEY_ORDER], p->d},
+        .v = {(uint32_t *)call->bind[6], keys[KEPT_KEY_SLOT_VT], REF_ROWS, p->d},
+        .rope = {(const float *)call->bind[1], call->bind_bytes[1], p->n_rot, p->rope_pairs,
+                 p->hi_bias},
+    };
     if (p->d > KEPT_MAX_HEAD_DIM)
         return;
-    for (uint32_t i = 0; i < live; i++) {
-        uint32_t row = p->row_first + i;
-        struct slot_write s = {.p = p, .call = call, .table = (const float *)call->bind[1]};
+    for (uint32_t row = p->row_first; row < p->row_first + live; row++) {
+        s.qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
         s.position = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
-        s.slot = (uint32_t)s.position % p->cap;
-        if (p->rope_pairs != KEPT_ROPE_NONE && !in_table(&s))
-            continue;
-        float *qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
-        for (uint32_t h = 0; h < p->n_head + 2 * p->n_kv; h++)
-            write_head(&s, qkv, h);
+        write_row(&s);
     }
 }
