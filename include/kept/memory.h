@@ -75,7 +75,8 @@ struct kept_sidecar_report_info {
     double kl_mean, ppl_ratio, top1_agreement, copy_nats;
 };
 
-/* KEPT_E_IO, KEPT_E_FORMAT (damaged: the object, offset and reason), KEPT_E_MISMATCH (of another
+/* model NULL: to look at a sidecar alone, bound to no model. KEPT_E_IO, KEPT_E_FORMAT (damaged: the
+ * object, offset and reason), KEPT_E_UNSUPPORTED (of a later version), KEPT_E_MISMATCH (of another
  * model), KEPT_E_HOST_MEMORY. */
 KEPT_API kept_status kept_sidecar_open(const char *path, const kept_model *model,
                                        kept_sidecar **out, struct kept_error *err);
@@ -89,6 +90,32 @@ KEPT_API bool kept_sidecar_report(const kept_sidecar *sidecar, uint32_t i,
 KEPT_API kept_status kept_sidecar_budgets(const kept_sidecar *sidecar, uint32_t context,
                                           uint32_t mean, uint32_t least, uint32_t *budgets,
                                           struct kept_error *err);
+
+/* Fitting. How much of its scores each head keeps when one threshold over all heads keeps a share
+ * of them. scores [n_layers][n_kv][n_tokens]: any that can be compared between heads, -infinity
+ * included (kept_session_peaks); those of layers with a sliding window are not looked at. Out:
+ * shares [KEPT_CURVE_SHARES], fractions [KEPT_CURVE_SHARES][n_layers][n_kv]. */
+#define KEPT_CURVE_SHARES 48u
+KEPT_API kept_status kept_sidecar_curve(const kept_model *model, const float *scores,
+                                        uint32_t n_tokens, float *shares, float *fractions,
+                                        struct kept_error *err);
+
+struct kept_sidecar_params {
+    uint64_t model_hash; /* kept_session_stats.model_hash */
+    uint32_t n_tokens;
+    uint32_t n_shares;
+    const float *shares;    /* [n_shares] ascending, the last one 1 */
+    const float *fractions; /* [n_shares][n_layers][n_kv], 0 in layers with a sliding window */
+    const float *gate;      /* [n_layers][n_kv][n_embd], or NULL */
+    const float *gate_bias; /* [n_layers][n_kv], or NULL */
+    uint32_t n_reports;
+    const struct kept_sidecar_report_info *reports;
+};
+/* Replaces the file at path, or leaves it as it was. KEPT_E_ARGUMENT for numbers that could not be
+ * read again, KEPT_E_IO, KEPT_E_HOST_MEMORY. */
+KEPT_API kept_status kept_sidecar_write(const char *path, const kept_model *model,
+                                        const struct kept_sidecar_params *params,
+                                        struct kept_error *err);
 
 #ifdef __cplusplus
 }
