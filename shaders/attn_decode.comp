@@ -6,14 +6,16 @@
 // of 16 that the row attends, so they follow what is live, not the capacity. The work:
 // common/attention.glsl.
 //
-// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots
-// with positions.
+// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL where
+// slots are; KT, VT types of K and V.
 // Shared memory: G * (D + T + 9) floats and T more, T = at most max(WG, 32).
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;
 layout(constant_id = 3) const uint G = 1;
 layout(constant_id = 4) const uint GENERAL = 0;
+layout(constant_id = 5) const uint KT = 1;
+layout(constant_id = 6) const uint VT = 1;
 const uint BQ = 1u;
 
 #include "kept.glsl"

@@ -5,7 +5,9 @@
 // Group: one query head (y) of one row (x). A lane takes elements lane, lane + WG, … of the head
 // and walks the parts.
 // Part: m, l, 2 words, o[d]. Empty parts have m = -inf and weigh nothing.
-// Keys: WG lanes.
+// Keys: WG lanes; VROT: values are rotated, turn the output back.
+
+layout(constant_id = 1) const uint VROT = 0;
 
 #include "kept.glsl"
 
@@ -16,6 +18,9 @@ layout(std430, binding = 1) writeonly restrict buffer Out { float out1[]; };
 layout(std430, binding = 2) readonly restrict buffer Step { uint step_words[]; };
 
 shared float head_out[KEPT_MAX_HEAD_DIM];
+
+#define KEPT_SHARED(i) head_out[i]
+#include "slots.glsl"
 
 void main()
 {
@@ -44,9 +49,17 @@ void main()
         }
         o = l > 0.0 ? o * scale : 0.0;
         head_out[e] = o;
-        out1[row * p.out_stride + head * p.d + e] = o;
+        if (VROT == 0u) {
+            out1[row * p.out_stride + head * p.d + e] = o;
+        }
     }
     barrier();
+    if (VROT != 0u) {
+        kept_hadamard(p.d, p.d);
+        for (uint e = lane; e < p.d; e += WG) {
+            out1[row * p.out_stride + head * p.d + e] = head_out[e];
+        }
+    }
     for (uint s = lane; s < p.d >> 4; s += WG) {
         float sum = 0.0;
         for (uint i = 0u; i < 16u; i++) {

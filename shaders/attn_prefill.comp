@@ -4,14 +4,16 @@
 // Group: BQ rows (x), G query heads of one KV head (y): BQ * G columns. Tiles that no row of the
 // group attends are not visited. The work: common/attention.glsl.
 //
-// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL slots
-// with positions; BQ rows a group. Shared memory: BQ * G * (D + T + 9) floats and T more, T =
+// Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL where
+// slots are; KT, VT types of K and V; BQ rows a group. Shared memory: BQ * G * (D + T + 9) floats and T more, T =
 // min(max(WG, 32), 64).
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;
 layout(constant_id = 3) const uint G = 1;
 layout(constant_id = 4) const uint GENERAL = 0;
+layout(constant_id = 5) const uint KT = 1;
+layout(constant_id = 6) const uint VT = 1;
 layout(constant_id = 7) const uint BQ = 8;
 
 #include "kept.glsl"
@@ -34,6 +36,9 @@ void main()
     }
     uvec2 range = whole_range();
     attend(range.x, range.y);
+    if (VT != KEPT_FMT_F16) {
+        kept_hadamard(BQ * G * D, D);
+    }
 
     uint rows = min(BQ, live - first), width = n_heads * D;
     for (uint u = gl_LocalInvocationID.x; u < rows * (width >> 4); u += WG) {
