@@ -21,6 +21,7 @@
 
 struct layer_rows {
     struct kept_rows_of x, xn, qkv, part, ao, y, h, gu;
+    struct kept_emit_scratch scratch; /* of maintenance; regions only where a block fits */
 };
 
 static uint32_t qkv_width(const struct kept_layer *layer)
@@ -42,15 +43,31 @@ static void emit_qkv(struct kept_emitter *e, const struct kept_layer_plan *layer
     }
 }
 
-static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struct layer_rows *rows)
+/* Layers whose slots are overwritten take their rows in blocks: the slots that a block frees are
+ * needed by the next one. */
+static uint32_t rows_of_block(const struct kept_emitter *e, const struct kept_layer_plan *layer)
 {
     uint32_t n = e->program->rows;
-    uint32_t block = e->plan->layers[i_layer].ring && n > KEPT_SLOT_BLOCK ? KEPT_SLOT_BLOCK : n;
+    uint32_t block = layer->budgeted ? e->plan->retention.block : layer->ring ? KEPT_SLOT_BLOCK : n;
+    return block < n ? block : n;
+}
+
+static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struct layer_rows *rows)
+{
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    uint32_t n = e->program->rows, block = rows_of_block(e, layer);
+    bool peaks = layer->peaks != KEPT_NO_REGION && n > 1;
+    struct kept_rows_of none = {KEPT_NO_REGION, 0};
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
         kept_emit_slot_write(e, i_layer, rows->qkv, span);
-        kept_emit_attention(e, i_layer, rows->qkv, rows->ao, rows->part, span);
+        kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
+                            span);
+        if (layer->budgeted && span.cap == e->plan->retention.block)
+            kept_emit_maintain(e, i_layer, &rows->scratch, first);
     }
+    if (peaks)
+        kept_emit_peaks(e, i_layer, rows->qkv, rows->part);
 }
 
 static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
@@ -145,16 +162,20 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.qkv = kept_emit_rows(e, "qkv", n, qkv_width(layer));
     if (n == 1)
         rows.part = kept_emit_rows(e, "part", layer->n_head * 32, layer->d + 4);
+    else if (plan->params.calibrate_tokens)
+        rows.part = kept_emit_rows(e, "part", n * layer->n_head, layer->d + 4);
     rows.ao = kept_emit_operand(e, "ao", n, heads);
     if (post)
         rows.y = kept_emit_rows(e, "y", n, k);
     rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
     if (apart)
         rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
+    if (plan->retention.on && n >= plan->retention.block)
+        rows.scratch = kept_emit_make_scratch(e);
     return rows;
 }
 
-static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
+static struct kept_emitter begin_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
 {
     struct kept_program *program = &plan->programs[plan->n_programs];
     struct kept_emitter e = {.plan = plan,
@@ -165,6 +186,24 @@ static void build_program(struct kept_plan *plan, const char *name, uint32_t n_r
     plan->n_programs++;
     program->name = name;
     program->rows = n_rows;
+    return e;
+}
+
+/* What decode does when its tokens have completed a block. */
+static void build_maintenance(struct kept_plan *plan)
+{
+    plan->maintenance = plan->n_programs;
+    struct kept_emitter e = begin_program(plan, "maintain", plan->retention.block);
+    struct kept_emit_scratch scratch = kept_emit_make_scratch(&e);
+    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
+        if (plan->layers[i].budgeted)
+            kept_emit_maintain(&e, i, &scratch, 0);
+}
+
+static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
+{
+    struct kept_emitter e = begin_program(plan, name, n_rows);
+    struct kept_program *program = e.program;
     program->head_rows = n_rows < plan->params.logits_rows ? n_rows : plan->params.logits_rows;
 
     struct layer_rows rows = make_rows(&e, n_rows);
@@ -194,4 +233,7 @@ void kept_build_programs(struct kept_plan *plan)
         build_program(plan, "prefill", plan->params.chunk_tokens);
     plan->info.n_calls_decode = plan->programs[0].n_calls;
     plan->info.n_calls_prefill = plan->programs[plan->n_programs - 1].n_calls;
+    plan->maintenance = KEPT_MAX_PROGRAMS;
+    if (plan->retention.on)
+        build_maintenance(plan);
 }

@@ -29,6 +29,10 @@ struct kept_rows_of kept_emit_rows(struct kept_emitter *e, const char *name, uin
 struct kept_rows_of kept_emit_operand(struct kept_emitter *e, const char *name, uint32_t rows,
                                       uint32_t k);
 
+/* A finished call: parameters, grid, lifetimes of its regions, and its place in a piece. */
+void kept_emit_call(struct kept_emitter *e, struct kept_call *call, const void *params,
+                    uint32_t live_slots);
+
 void kept_emit_embed(struct kept_emitter *e, struct kept_rows_of x);
 
 /* MODE 0 when post is KEPT_NO_REGION; MODE 2 when w is KEPT_NO_REGION; else MODE 1 (params.h,
@@ -63,6 +67,17 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows);
+/* Calibration: the most attention of each slot (params.h, attn_peak), after the attention of all
+ * rows; part holds its sums. */
+void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
+                     struct kept_rows_of part);
+/* The maintenance of a budgeted layer's block of rows. */
+struct kept_emit_scratch {
+    struct kept_rows_of z, moves, near;
+};
+struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e);
+void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,
+                        const struct kept_emit_scratch *scratch, uint32_t row_first);
 void kept_emit_glu(struct kept_emitter *e, struct kept_rows_of x, struct kept_rows_of out,
                    uint32_t n, enum kept_activation activation);
 void kept_emit_choice(struct kept_emitter *e);

@@ -53,7 +53,8 @@ static kept_status allocate(struct kept_session *session, struct kept_error *err
 {
     const kept_plan *plan = session->plan;
     session->bufs = kept_calloc(plan->n_buffers, sizeof *session->bufs);
-    session->tokens = kept_calloc(plan->params.context_tokens, sizeof *session->tokens);
+    session->tokens = kept_calloc((size_t)plan->params.context_tokens + plan->retention.hold,
+                                  sizeof *session->tokens);
     session->step = kept_calloc(KEPT_STEP_TOKENS + 2 * (size_t)plan->params.chunk_tokens,
                                 sizeof *session->step);
     if (!session->bufs || !session->tokens || !session->step)
@@ -170,7 +171,7 @@ static kept_status record_piece(struct kept_session *session, const struct kept_
     const kept_plan *plan = session->plan;
     const struct kept_piece *piece = &program->pieces[i_piece];
     bool first_head = piece->head && !program->pieces[i_piece - 1].head;
-    bool last = i_piece + 1 == program->n_pieces;
+    bool last = piece->head && i_piece + 1 == program->n_pieces;
     kept_status status = kept_recording_begin(session->device, piece->n_calls + 3, out, err);
     if (status == KEPT_OK && (i_piece == 0 || first_head))
         status = record_copy(session, *out, plan->step, plan->step_host, err);
@@ -287,6 +288,7 @@ kept_status kept_session_create(const kept_plan *plan, kept_device *device,
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a session");
     session->plan = plan;
     session->device = device;
+    session->fresh = true;
     status = build_session(session, progress, user, err);
     if (status != KEPT_OK) {
         kept_session_destroy(&session);

@@ -77,8 +77,8 @@ static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
     return (struct kept_arg){region, 0, e->plan->regions[region].bytes};
 }
 
-static void add_call(struct kept_emitter *e, struct kept_call *call, const void *params,
-                     uint32_t live_slots)
+void kept_emit_call(struct kept_emitter *e, struct kept_call *call, const void *params,
+                    uint32_t live_slots)
 {
     if (e->plan->status != KEPT_OK)
         return;
@@ -124,7 +124,7 @@ void kept_emit_embed(struct kept_emitter *e, struct kept_rows_of x)
         call.args[0] = whole(e, piece->region);
         call.args[1] = whole(e, x.region);
         call.args[2] = whole(e, e->plan->step);
-        add_call(e, &call, &params, 0);
+        kept_emit_call(e, &call, &params, 0);
     }
 }
 
@@ -151,7 +151,7 @@ void kept_emit_norm(struct kept_emitter *e, const struct kept_emit_norm *norm)
     call.args[3] = whole(e, has_w ? norm->w : norm->x.region);
     call.args[4] = whole(e, has_w ? norm->out.region : norm->x.region);
     call.args[5] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }
 
 static uint32_t tiles(uint64_t rows)
@@ -230,7 +230,7 @@ static void emit_product_tiles(struct kept_emitter *e, const struct kept_emit_pr
     call.args[1] = whole(e, product->x.region);
     call.args[2] = whole(e, product->y.region);
     call.args[3] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }
 
 void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *product)
@@ -246,6 +246,12 @@ void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *p
     }
 }
 
+/* Slots of a layer: how a kernel finds them. */
+static uint32_t addressing(const struct kept_layer_plan *layer)
+{
+    return layer->budgeted ? KEPT_SLOTS_BUDGETED : KEPT_SLOTS_PLAIN;
+}
+
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                           struct kept_emit_span rows)
 {
@@ -254,8 +260,9 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
     const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
     const struct kept_rope *rope = &e->plan->shape->ropes[shape->rope];
-    uint32_t table = e->plan->rope_tables[shape->rope];
+    struct kept_arg table = whole(e, e->plan->rope_tables[shape->rope]);
     struct kept_call call = begin_call(KEPT_KERNEL_SLOT_WRITE);
+    bool copies = layer->queries != KEPT_NO_REGION;
     struct kept_slot_write_params params = {
         .rows_at = KEPT_STEP_ROWS,
         .row_first = rows.first,
@@ -268,25 +275,29 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .rope_pairs = rope->pairs,
         .qkv_stride = qkv.stride,
         .cap = layer->cap,
+        .queries_rows = copies ? e->plan->retention.block : 0,
         .q_scale = shape->q_scale,
         .eps = e->plan->shape->eps,
     };
     call.keys[0] = e->plan->tuning.slot_wg;
-    call.keys[1] = e->plan->profile.word_order;
-    call.keys[2] = layer->q_norm != KEPT_NO_REGION;
-    call.keys[3] = layer->qkv_bias != KEPT_NO_REGION;
+    call.keys[KEPT_KEY_ORDER] = e->plan->profile.word_order;
+    call.keys[KEPT_KEY_SLOT_QKNORM] = layer->q_norm != KEPT_NO_REGION;
+    call.keys[KEPT_KEY_SLOT_BIAS] = layer->qkv_bias != KEPT_NO_REGION;
+    call.keys[KEPT_KEY_SLOT_KT] = e->plan->k_type;
+    call.keys[KEPT_KEY_SLOT_VT] = e->plan->v_type;
+    call.keys[KEPT_KEY_SLOT_STORE] = addressing(layer);
     call.args[0] = whole(e, qkv.region);
-    call.args[1] = whole(e, table);
-    call.args[2] = whole(e, call.keys[3] ? layer->qkv_bias : table);
-    call.args[3] = whole(e, call.keys[2] ? layer->q_norm : table);
-    call.args[4] = whole(e, call.keys[2] ? layer->k_norm : table);
+    call.args[1] = table; /* it also stands for what a variant does not read */
+    call.args[2] = layer->qkv_bias != KEPT_NO_REGION ? whole(e, layer->qkv_bias) : table;
+    call.args[3] = layer->q_norm != KEPT_NO_REGION ? whole(e, layer->q_norm) : table;
+    call.args[4] = layer->q_norm != KEPT_NO_REGION ? whole(e, layer->k_norm) : table;
     call.args[5] = whole(e, layer->k_slots);
     call.args[6] = whole(e, layer->v_slots);
-    call.args[7] = whole(e, e->plan->step); /* heads, meta, queries: of budgeted stores */
-    call.args[8] = whole(e, table);
-    call.args[9] = whole(e, table);
+    call.args[7] = layer->budgeted ? layer->store.heads_table : table;
+    call.args[8] = layer->budgeted ? layer->store.meta : whole(e, layer->v_slots);
+    call.args[9] = copies ? layer->store.queries : whole(e, layer->v_slots);
     call.args[10] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }
 
 static void emit_merge(struct kept_emitter *e, const struct kept_layer *shape,
@@ -302,10 +313,11 @@ static void emit_merge(struct kept_emitter *e, const struct kept_layer *shape,
         .out_stride = out.stride,
     };
     call.keys[0] = e->plan->tuning.merge_wg;
+    call.keys[KEPT_KEY_MERGE_VROT] = e->plan->v_type != KEPT_FMT_F16;
     call.args[0] = whole(e, part.region);
     call.args[1] = whole(e, out.region);
     call.args[2] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }
 
 /* Rows that one prefill call takes: all, or as many as stay within a submitted piece, in whole
@@ -320,6 +332,30 @@ static uint32_t rows_of_call(const struct kept_emitter *e, const struct kept_lay
     return most < rows ? (uint32_t)most : rows;
 }
 
+/* Slots that a query attends at most. */
+static uint32_t attended_slots(const struct kept_plan *plan, uint32_t i_layer)
+{
+    const struct kept_layer *shape = &plan->shape->layers[i_layer];
+    const struct kept_layer_plan *layer = &plan->layers[i_layer];
+    uint32_t most = layer->budgeted ? layer->store.most : layer->cap;
+    return shape->window && shape->window < most ? shape->window : most;
+}
+
+/* A budgeted layer takes as many splits as full retention would: until something is evicted the two
+ * give the same bits. Calibration wants one part, which holds the sum of all. */
+static uint32_t decode_splits(const struct kept_emitter *e, uint32_t i_layer)
+{
+    const struct kept_plan *plan = e->plan;
+    uint32_t slots = attended_slots(plan, i_layer);
+    if (plan->layers[i_layer].peaks != KEPT_NO_REGION)
+        return 1;
+    if (plan->layers[i_layer].budgeted)
+        slots =
+            (plan->params.context_tokens + KEPT_SLOT_BLOCK - 1) / KEPT_SLOT_BLOCK * KEPT_SLOT_BLOCK;
+    return kept_tune_splits(&plan->tuning, &plan->profile, plan->shape->layers[i_layer].n_kv,
+                            slots);
+}
+
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows)
@@ -330,8 +366,8 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
     const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
     bool decode = part.region != KEPT_NO_REGION;
-    uint32_t slots = shape->window && shape->window < layer->cap ? shape->window : layer->cap;
-    uint32_t splits = decode ? kept_tune_splits(tuning, &e->plan->profile, shape->n_kv, slots) : 1;
+    uint32_t slots = attended_slots(e->plan, i_layer);
+    uint32_t splits = decode ? decode_splits(e, i_layer) : 1;
     struct kept_call call = begin_call(decode ? KEPT_KERNEL_ATTN_DECODE : KEPT_KERNEL_ATTN_PREFILL);
     struct kept_attn_params params = {
         .rows_at = KEPT_STEP_ROWS,
@@ -350,23 +386,27 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     struct kept_attn_keys keys = kept_tune_attention(tuning, &e->plan->profile, shape->d,
                                                      shape->n_head / shape->n_kv, decode);
     call.keys[0] = keys.wg;
-    call.keys[1] = e->plan->profile.word_order;
-    call.keys[2] = shape->d;
-    call.keys[3] = keys.g;
+    call.keys[KEPT_KEY_ORDER] = e->plan->profile.word_order;
+    call.keys[KEPT_KEY_ATTN_D] = shape->d;
+    call.keys[KEPT_KEY_ATTN_G] = keys.g;
+    call.keys[KEPT_KEY_ATTN_GENERAL] = addressing(layer);
+    call.keys[KEPT_KEY_ATTN_KT] = e->plan->k_type;
+    call.keys[KEPT_KEY_ATTN_VT] = e->plan->v_type;
     if (!decode)
         call.keys[KEPT_KEY_ATTN_BQ] = keys.bq;
     call.args[0] = whole(e, qkv.region);
     call.args[1] = whole(e, layer->k_slots);
     call.args[2] = whole(e, layer->v_slots);
-    call.args[3] = whole(e, e->plan->step); /* meta and live: not read by the plain form */
-    call.args[4] = whole(e, e->plan->step);
+    /* meta and heads: not read by the plain form */
+    call.args[3] = layer->budgeted ? layer->store.meta : whole(e, e->plan->step);
+    call.args[4] = layer->budgeted ? layer->store.heads_table : whole(e, e->plan->step);
     call.args[5] = whole(e, decode ? part.region : out.region);
     call.args[6] = whole(e, e->plan->step);
     uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots, rows.cap, keys.bq);
     for (uint32_t first = 0; first < rows.cap; first += most) {
         params.row_first = rows.first + first;
         params.row_cap = rows.cap - first < most ? rows.cap - first : most;
-        add_call(e, &call, &params, slots);
+        kept_emit_call(e, &call, &params, slots);
     }
     if (decode)
         emit_merge(e, shape, part, out, splits);
@@ -388,7 +428,7 @@ void kept_emit_glu(struct kept_emitter *e, struct kept_rows_of x, struct kept_ro
     call.args[0] = whole(e, x.region);
     call.args[1] = whole(e, out.region);
     call.args[2] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }
 
 void kept_emit_choice(struct kept_emitter *e)
@@ -405,5 +445,5 @@ void kept_emit_choice(struct kept_emitter *e)
     call.args[0] = whole(e, e->plan->logits);
     call.args[1] = whole(e, e->plan->choice);
     call.args[2] = whole(e, e->plan->step);
-    add_call(e, &call, &params, 0);
+    kept_emit_call(e, &call, &params, 0);
 }

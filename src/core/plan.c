@@ -121,9 +121,11 @@ static void resolve_context(struct kept_plan *plan)
                          trained <= DEFAULT_CONTEXT ? "the model's trained context"
                                                     : "default; --context asks for more",
                          "%u tokens", params->context_tokens);
-    } else if (params->context_tokens > trained) {
+    } else if (params->context_tokens > trained && !params->calibrate_tokens &&
+               params->retain.positions != KEPT_POSITIONS_COMPACT) {
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
-                       "a context of %u tokens is past the %u the model was trained for",
+                       "a context of %u tokens is past the %u the model was trained for: give "
+                       "--positions compact with --retain for longer input",
                        params->context_tokens, trained);
     } else {
         kept_plan_choose(plan, "context", "asked for", "%u tokens", params->context_tokens);
@@ -152,10 +154,31 @@ static void resolve_params(struct kept_plan *plan, const struct kept_plan_params
         params->logits_rows = 1;
     if (params->logits_rows > params->chunk_tokens)
         params->logits_rows = params->chunk_tokens;
-    kept_plan_choose(plan, "kv", "default without pressure", "f16");
-    kept_plan_choose(plan, "retention", "default without pressure", "full");
+    kept_plan_retention(plan);
     kept_plan_choose(plan, "kernels", "tuning table for this class of device", "%s",
                      plan->tuning.name);
+}
+
+/* Slots of a layer, and their bytes without room for held tokens. */
+static void sum_layer(struct kept_plan *plan, uint32_t i)
+{
+    const struct kept_layer *layer = &plan->shape->layers[i];
+    const struct kept_layer_plan *planned = &plan->layers[i];
+    struct kept_retention retention = plan->retention;
+    retention.hold = 0;
+    for (uint32_t h = 0; h < layer->n_kv; h++) {
+        uint32_t held = plan->retention.hold / KEPT_SLOT_BLOCK * KEPT_SLOT_BLOCK;
+        uint64_t cap = planned->cap;
+        if (planned->budgeted)
+            cap = kept_retain_extent(&retention, planned->store.heads[h].budget,
+                                     plan->params.context_tokens);
+        else if (!planned->ring && cap > held)
+            cap -= held;
+        plan->info.slots += planned->budgeted ? planned->store.heads[h].budget : cap;
+        plan->info.kv_bytes += kept_slot_bytes(plan->k_type, layer->d, cap) +
+                               kept_slot_bytes(plan->v_type, layer->d, cap) +
+                               (planned->budgeted ? 8 * cap : 0);
+    }
 }
 
 static void sum_up(struct kept_plan *plan)
@@ -164,9 +187,12 @@ static void sum_up(struct kept_plan *plan)
     for (uint32_t i = 0; i < plan->n_regions; i++) {
         if (plan->regions[i].category == KEPT_CATEGORY_WEIGHTS)
             info->weight_bytes += plan->regions[i].bytes;
-        if (plan->regions[i].category == KEPT_CATEGORY_KV)
-            info->kv_bytes += plan->regions[i].bytes;
+        if (plan->regions[i].category == KEPT_CATEGORY_SCORER)
+            info->scorer_bytes += plan->regions[i].bytes;
     }
+    for (uint32_t i = 0; i < plan->shape->n_layers; i++)
+        sum_layer(plan, i);
+    info->retains = plan->retention.on;
     info->driver_bytes = (uint64_t)plan->tuning.driver_mib << 20;
     info->total_bytes = info->planned_bytes + info->driver_bytes;
     info->context_tokens = plan->params.context_tokens;

@@ -17,12 +17,10 @@
 #include "core/shape.h"
 #include "kept/plan.h"
 #include "kernel/call.h"
+#include "memory/retain.h"
 #include "tune/tune.h"
 
 #define KEPT_NO_REGION UINT32_MAX
-#define KEPT_SLOT_BLOCK \
-    64u /* slots come in pages of 64; rows of ring layers are evaluated in blocks of 64 */
-
 /* X(NAME, "name") */
 #define KEPT_CATEGORY_LIST(X)     \
     X(WEIGHTS, "weights")         \
@@ -96,8 +94,12 @@ struct kept_layer_plan {
     uint32_t attn_norm, attn_post_norm, ffn_norm, ffn_post_norm, q_norm, k_norm,
         qkv_bias;              /* regions */
     uint32_t k_slots, v_slots; /* regions */
-    uint32_t cap;              /* slots per KV head */
-    bool ring; /* window layer: slots are overwritten, rows go in blocks of KEPT_SLOT_BLOCK */
+    uint32_t cap;              /* slots per KV head; budgeted: of all heads together */
+    bool ring;     /* window layer: slots are overwritten, rows go in blocks of KEPT_SLOT_BLOCK */
+    bool budgeted; /* a store with heads of different size; slots are evicted */
+    struct kept_store store;               /* budgeted: its slots and where they are */
+    uint32_t meta, scores, stats, queries; /* regions of a budgeted store, or KEPT_NO_REGION */
+    uint32_t peaks;                        /* calibration: region, or KEPT_NO_REGION */
 };
 
 struct kept_piece {
@@ -113,7 +115,7 @@ struct kept_program {
     struct kept_piece *pieces;
     uint32_t n_pieces, cap_pieces;
 };
-#define KEPT_MAX_PROGRAMS 3
+#define KEPT_MAX_PROGRAMS 4
 
 struct kept_plan {
     struct kept_arena arena;
@@ -140,14 +142,19 @@ struct kept_plan {
     struct kept_matrix embedding; /* shares the head's pieces when tied */
     uint32_t output_norm;
     uint32_t rope_tables[KEPT_MAX_ROPES];
-    uint32_t rope_hi_rows; /* rows of the coarse half of a table */
-    uint32_t transfer;     /* region: the backend's staging memory, or KEPT_NO_REGION */
-    uint32_t step;         /* region */
-    uint32_t step_host;    /* region, or KEPT_NO_REGION where the host writes step itself */
+    uint32_t rope_hi_rows; /* rows of the coarse half of a table, the mean rotation's not counted */
+    struct kept_retention retention;
+    uint32_t k_type, v_type; /* KEPT_FMT_… of stored keys and values */
+    uint32_t *head_budgets;  /* [n_layers][n_kv] of the sidecar, or NULL */
+    uint32_t heads;          /* region: heads tables of all budgeted layers, or KEPT_NO_REGION */
+    uint32_t transfer;       /* region: the backend's staging memory, or KEPT_NO_REGION */
+    uint32_t step;           /* region */
+    uint32_t step_host;      /* region, or KEPT_NO_REGION where the host writes step itself */
     uint32_t logits, logits_host, choice, choice_host;
-    struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows */
+    struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows, then maintenance */
     uint32_t n_programs;
-    kept_status status; /* first failure while building; later steps do nothing */
+    uint32_t maintenance; /* index of the program that maintains a block; KEPT_MAX_PROGRAMS: none */
+    kept_status status;   /* first failure while building; later steps do nothing */
     struct kept_error *err;
 };
 
@@ -166,15 +173,25 @@ uint64_t kept_plan_align(const struct kept_plan *plan,
 void kept_plan_weights(struct kept_plan *plan); /* plan_weights.c: matrices, vectors, spans */
 void kept_plan_slots(
     struct kept_plan *plan); /* plan_slots.c: K and V of every layer, rope tables, step */
+void kept_plan_retention(struct kept_plan *plan); /* plan_retain.c: what was asked for, resolved */
+/* plan_retain.c: the extents and own regions of a budgeted layer; then, when its K and V have
+ * regions too, what its maintenance calls name. */
+void kept_plan_store(struct kept_plan *plan, uint32_t layer);
+void kept_plan_store_args(struct kept_plan *plan, uint32_t layer);
 void kept_build_programs(struct kept_plan *plan); /* build.c: calls and activation regions */
 /* pack.c: offsets of one program's activations; returns the bytes they need together. *lower_bound:
  * alive at once. */
 uint64_t kept_pack_activations(struct kept_plan *plan, int32_t program, uint64_t *lower_bound);
 void kept_plan_buffers(struct kept_plan *plan); /* plan_buffers.c: regions into allocations */
 
-/* Words of a rope table, and its contents: see params.h, slot_write. */
+/* Words of a rope table, and its contents: see params.h, slot_write. The last row is the mean
+ * rotation over the next KEPT_FUTURE_TOKENS positions (params.h, score_expected). */
+#define KEPT_FUTURE_TOKENS 512u
 uint64_t kept_rope_table_bytes(const struct kept_rope *rope, uint32_t hi_rows);
+uint32_t kept_rope_mean_row(uint32_t hi_rows);
 void kept_rope_table_fill(const struct kept_rope *rope, const float *factors, uint32_t hi_rows,
                           uint32_t hi_bias, float *table);
+/* Bytes of `slots` slots of this type, K or V. */
+uint64_t kept_slot_bytes(uint32_t type, uint32_t d, uint64_t slots);
 
 #endif

@@ -56,6 +56,8 @@ uint32_t kept_session_window_from(const struct kept_session *session, uint32_t l
 bool kept_session_can_return(const struct kept_session *session, uint32_t position)
 {
     const kept_plan *plan = session->plan;
+    if (kept_session_is_behind_edge(session, position))
+        return false;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         uint32_t cap = plan->layers[i].cap;
         uint32_t needed = kept_session_window_from(session, i, position);
@@ -77,8 +79,10 @@ void kept_session_set_position(struct kept_session *session, uint32_t position)
 {
     session->position = position;
     drop_logits(session);
-    if (position == 0)
-        session->written = session->restored = 0;
+    if (position == 0) {
+        session->written = session->restored = session->edge = 0;
+        session->fresh = true;
+    }
 }
 
 /* One chunk under evaluation. */
@@ -87,6 +91,7 @@ struct chunk {
     const struct kept_eval_params *params;
     uint32_t done_before;        /* tokens of this eval evaluated by earlier chunks */
     uint32_t out_first, out_end; /* rows whose logits are wanted */
+    uint32_t maintained;         /* rows whose complete blocks the program maintains itself */
 };
 
 static uint32_t program_for(const kept_plan *plan, uint32_t rows)
@@ -97,8 +102,8 @@ static uint32_t program_for(const kept_plan *plan, uint32_t rows)
     return p;
 }
 
-static kept_status write_step(struct kept_session *session, uint32_t n_words,
-                              struct kept_error *err)
+kept_status kept_session_write_step(struct kept_session *session, uint32_t n_words,
+                                    struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
     uint32_t region = plan->step_host != KEPT_NO_REGION ? plan->step_host : plan->step;
@@ -111,6 +116,8 @@ static void fill_step(struct kept_session *session, const struct chunk *chunk)
     uint32_t *tokens = session->step + KEPT_STEP_TOKENS, *positions = tokens + cap;
     session->step[KEPT_STEP_ROWS] = chunk->rows;
     session->step[KEPT_STEP_ZERO] = 0;
+    session->step[KEPT_STEP_BASE] = session->position;
+    session->step[KEPT_STEP_MAINTAIN] = chunk->maintained;
     for (uint32_t i = 0; i < chunk->rows; i++) {
         tokens[i] = (uint32_t)session->tokens[session->position + i];
         positions[i] = session->position + i;
@@ -174,7 +181,7 @@ static kept_status run_head(struct kept_session *session, const struct chunk *ch
     kept_status status;
     session->step[KEPT_STEP_OUT_FIRST] = first;
     session->step[KEPT_STEP_OUT_ROWS] = n;
-    status = write_step(session, KEPT_STEP_TOKENS, err);
+    status = kept_session_write_step(session, KEPT_STEP_TOKENS, err);
     for (uint32_t i = layers; i < program->n_pieces && status == KEPT_OK; i++)
         status = kept_session_run(session, &session->recordings[chunk->program][i], 1, err);
     return status;
@@ -231,9 +238,12 @@ static kept_status eval_chunk(struct kept_session *session, const struct chunk *
     session->step[KEPT_STEP_OUT_FIRST] = 0;
     session->step[KEPT_STEP_OUT_ROWS] = single ? 1 : 0;
     uint32_t cap = session->plan->params.chunk_tokens;
-    kept_status status = write_step(session, KEPT_STEP_TOKENS + cap + chunk->rows, err);
+    kept_status status =
+        kept_session_write_step(session, KEPT_STEP_TOKENS + cap + chunk->rows, err);
     if (status != KEPT_OK)
         return status;
+    if (session->plan->retention.on && chunk->maintained)
+        session->edge = session->position + chunk->maintained;
     if (session->position + chunk->rows > session->written)
         session->written = session->position + chunk->rows;
     if (single)
@@ -248,6 +258,7 @@ static kept_status check_eval(struct kept_session *session, const struct kept_ev
                               struct kept_error *err)
 {
     uint32_t context = session->plan->params.context_tokens;
+    uint32_t hold = session->plan->retention.hold;
     uint32_t n_vocab = session->plan->shape->n_vocab;
     if (!params->tokens || params->n_tokens == 0)
         return kept_fail(err, KEPT_E_PROMPT, "there are no tokens to evaluate");
@@ -255,7 +266,12 @@ static kept_status check_eval(struct kept_session *session, const struct kept_ev
         if (params->tokens[i] < 0 || (uint32_t)params->tokens[i] >= n_vocab)
             return kept_fail(err, KEPT_E_PROMPT, "token %u has id %d, the vocabulary has %u", i,
                              params->tokens[i], n_vocab);
-    if (params->n_tokens > context - session->position)
+    if (params->hold && params->n_tokens > hold)
+        return kept_fail(err, KEPT_E_ARGUMENT, "%u held tokens, the plan has room for %u",
+                         params->n_tokens, hold);
+    if (params->hold)
+        context += hold;
+    if (session->position > context || params->n_tokens > context - session->position)
         return kept_fail(err, KEPT_E_CONTEXT_FULL,
                          "%u tokens at position %u pass the planned context of %u",
                          params->n_tokens, session->position, context);
@@ -278,6 +294,11 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
     kept_status status = check_eval(session, params, err);
     if (status != KEPT_OK)
         return status;
+    status = kept_session_begin_stores(session, err);
+    if (status == KEPT_OK)
+        status = kept_session_maintain(session, err);
+    if (status != KEPT_OK)
+        return status;
     drop_logits(session);
     uint32_t chunk_rows = session->plan->params.chunk_tokens, done = 0;
     uint32_t wanted_from = params->on_logits ? params->logits_from : params->n_tokens - 1;
@@ -287,7 +308,10 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
     while (done < params->n_tokens && status == KEPT_OK) {
         struct chunk chunk = {.params = params, .done_before = done};
         uint32_t left = params->n_tokens - done;
-        chunk.rows = left < chunk_rows ? left : chunk_rows;
+        chunk.rows =
+            kept_session_rows_here(session, left < chunk_rows ? left : chunk_rows, params->hold);
+        chunk.maintained =
+            kept_session_maintained_rows(session, chunk.rows, chunk.rows == left, params->hold);
         chunk.program = program_for(session->plan, chunk.rows);
         chunk.out_first = wanted_from > done ? wanted_from - done : 0;
         chunk.out_end = chunk.rows;
@@ -296,6 +320,8 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
             session->position += chunk.rows;
             done += chunk.rows;
         }
+        if (status == KEPT_OK && done < params->n_tokens && !params->hold)
+            status = kept_session_maintain(session, err);
     }
     if (status == KEPT_OK) {
         count(session, params->n_tokens, kept_clock_ns() - begin_ns);
@@ -381,9 +407,11 @@ kept_status kept_session_rewind(kept_session *session, uint32_t position, struct
         return kept_fail(err, KEPT_E_ARGUMENT, "cannot rewind from position %u to %u",
                          session->position, position);
     if (position != 0 && !kept_session_can_return(session, position))
-        return kept_fail(err, KEPT_E_STATE,
-                         "position %u is gone: sliding-window layers have written up to %u",
-                         position, session->written);
+        return kept_fail(
+            err, KEPT_E_STATE, "position %u is gone: %s up to %u", position,
+            kept_session_is_behind_edge(session, position) ? "slots were evicted"
+                                                           : "sliding-window layers have written",
+            kept_session_is_behind_edge(session, position) ? session->edge : session->written);
     kept_session_set_position(session, position);
     return KEPT_OK;
 }

@@ -5,6 +5,10 @@
  * attends to. Keys f16 [positions][d], values f16 [positions][d]; an XXH3 of everything at the end.
  * Keys are stored rotated, in plain rows: the file does not depend on the device's word order,
  * capacity or limits. Bound to the model by the hash of its tensors.
+ *
+ * Quantised slots and stores that evict are written as they are on the device, region by region,
+ * with what ranks them: such a file goes on exactly where it stopped, on a plan with the same slots
+ * (`layout`: a hash of types, budgets, extents and word order).
  */
 #include "core/session_internal.h"
 
@@ -17,7 +21,7 @@
 #include "base/str.h"
 
 #define MAGIC   0x5353545045B4u /* arbitrary, with a byte that is not text */
-#define VERSION 1u
+#define VERSION 2u
 
 struct header {
     uint64_t magic;
@@ -26,7 +30,87 @@ struct header {
     uint32_t position;
     uint32_t restored; /* the earliest position that a session can rewind to after loading, but 0 */
     uint32_t n_kv, d;
+    uint64_t layout; /* 0: plain rows */
+    uint32_t edge;   /* retention: maintained up to here */
+    uint32_t zero;
 };
+
+/* ---- stores as they are ---- */
+
+static bool is_raw(const kept_plan *plan)
+{
+    return plan->retention.on || plan->k_type != KEPT_FMT_F16 || plan->v_type != KEPT_FMT_F16;
+}
+
+/* What must be equal for a raw file to fit. */
+static uint64_t layout_of(const kept_plan *plan)
+{
+    const struct kept_retention *r = &plan->retention;
+    const uint32_t words[] = {plan->k_type, plan->v_type,      plan->profile.word_order,
+                              r->on,        (uint32_t)r->mode, (uint32_t)r->scorer,
+                              r->merge,     r->compact,        r->past,
+                              r->sinks,     r->window,         r->block,
+                              r->refresh,   r->limit,          plan->params.context_tokens};
+    uint64_t hash = kept_hash64(words, r->on ? sizeof words : 4 * sizeof *words, VERSION);
+    for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
+        const struct kept_layer_plan *layer = &plan->layers[i];
+        hash = kept_hash64(&layer->cap, sizeof layer->cap, hash);
+        for (uint32_t h = 0; layer->budgeted && h < layer->store.n_kv; h++) {
+            const struct kept_head_slots *head = &layer->store.heads[h];
+            const uint32_t slots[] = {head->first, head->cap, head->budget};
+            hash = kept_hash64(slots, sizeof slots, hash);
+        }
+    }
+    return hash | 1;
+}
+
+/* The regions of a raw file: region number i, or KEPT_NO_REGION past the last. */
+static uint32_t raw_region(const kept_plan *plan, uint32_t i)
+{
+    enum { A_LAYER = 6 };
+    if (i == plan->shape->n_layers * A_LAYER)
+        return plan->heads;
+    if (i > plan->shape->n_layers * A_LAYER)
+        return KEPT_NO_REGION;
+    const struct kept_layer_plan *layer = &plan->layers[i / A_LAYER];
+    const uint32_t regions[A_LAYER] = {layer->k_slots, layer->v_slots, layer->meta,
+                                       layer->scores,  layer->stats,   layer->queries};
+    return regions[i % A_LAYER];
+}
+
+static uint32_t n_raw_regions(const kept_plan *plan)
+{
+    return plan->shape->n_layers * 6 + 1;
+}
+
+static uint64_t raw_bytes(const kept_plan *plan)
+{
+    uint64_t n_bytes = 0;
+    for (uint32_t i = 0; i < n_raw_regions(plan); i++) {
+        uint32_t region = raw_region(plan, i);
+        n_bytes += region == KEPT_NO_REGION ? 0 : plan->regions[region].bytes;
+    }
+    return n_bytes;
+}
+
+static kept_status move_raw(struct kept_session *session, uint8_t *at, bool saving,
+                            struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    kept_status status = KEPT_OK;
+    for (uint32_t i = 0; i < n_raw_regions(plan) && status == KEPT_OK; i++) {
+        uint32_t region = raw_region(plan, i);
+        if (region == KEPT_NO_REGION)
+            continue;
+        uint64_t n_bytes = plan->regions[region].bytes;
+        status = saving ? kept_session_read(session, region, 0, at, n_bytes, err)
+                        : kept_session_write(session, region, 0, at, n_bytes, err);
+        at += n_bytes;
+    }
+    return status;
+}
+
+/* ---- plain rows ---- */
 
 static void word_at(uint32_t order, uint32_t slot, uint32_t pair, uint32_t d, uint64_t *word)
 {
@@ -116,6 +200,12 @@ static struct header header_of(const struct kept_session *session)
     header.restored = first_restored(session);
     header.n_kv = layer->n_kv;
     header.d = layer->d;
+    if (is_raw(session->plan)) {
+        header.layout = layout_of(session->plan);
+        header.edge = session->edge;
+        if (header.restored < header.edge)
+            header.restored = header.edge;
+    }
     return header;
 }
 
@@ -124,6 +214,8 @@ static uint64_t file_bytes(const struct kept_session *session, const struct head
 {
     const struct kept_shape *shape = session->plan->shape;
     uint64_t n_bytes = sizeof *header + header->position * 4ull + sizeof(uint64_t);
+    if (is_raw(session->plan))
+        return n_bytes + raw_bytes(session->plan);
     for (uint32_t i = 0; i < shape->n_layers; i++) {
         uint32_t from = kept_session_window_from(session, i, header->restored);
         n_bytes += (uint64_t)(header->position - from) * shape->layers[i].n_kv *
@@ -137,6 +229,8 @@ static kept_status move_all(struct kept_session *session, const struct header *h
                             bool saving, struct kept_error *err)
 {
     const struct kept_shape *shape = session->plan->shape;
+    if (is_raw(session->plan))
+        return move_raw(session, at, saving, err);
     uint32_t *slots = kept_alloc(most_slot_bytes(session->plan));
     kept_status status = KEPT_OK;
     if (!slots)
@@ -165,6 +259,9 @@ kept_status kept_session_save(kept_session *session, const char *path, struct ke
 {
     if (!session || !path)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_save needs a session and a path");
+    kept_status status = kept_session_begin_stores(session, err); /* of an empty one: its tables */
+    if (status != KEPT_OK)
+        return status;
     struct header header = header_of(session);
     uint64_t n_bytes = file_bytes(session, &header);
     uint8_t *bytes = kept_alloc(n_bytes);
@@ -173,8 +270,7 @@ kept_status kept_session_save(kept_session *session, const char *path, struct ke
                          (unsigned long long)n_bytes);
     memcpy(bytes, &header, sizeof header);
     memcpy(bytes + sizeof header, session->tokens, session->position * sizeof *session->tokens);
-    kept_status status =
-        move_all(session, &header, bytes + sizeof header + header.position * 4ull, true, err);
+    status = move_all(session, &header, bytes + sizeof header + header.position * 4ull, true, err);
     if (status == KEPT_OK) {
         uint64_t hash = kept_hash64(bytes, n_bytes - sizeof hash, VERSION);
         memcpy(bytes + n_bytes - sizeof hash, &hash, sizeof hash);
@@ -199,12 +295,19 @@ static kept_status check_header(const struct kept_session *session, const struct
                          "'%s' belongs to another model (hash %016llx, this one is %016llx)", path,
                          (unsigned long long)header->model_hash,
                          (unsigned long long)own.model_hash);
+    if (header->layout != own.layout)
+        return kept_fail(
+            err, KEPT_E_MISMATCH,
+            "'%s' has slots of another kind: use the --kv, --retain and --context options "
+            "that it was made with",
+            path);
     if (header->position > session->plan->params.context_tokens)
         return kept_fail(err, KEPT_E_CONTEXT_FULL,
                          "'%s' holds %u tokens, the planned context is %u", path, header->position,
                          session->plan->params.context_tokens);
     if (header->restored > header->position ||
-        header->position - header->restored > KEPT_SLOT_BLOCK)
+        header->position - header->restored > KEPT_SLOT_BLOCK * 4 ||
+        header->edge > header->position)
         return kept_fail(err, KEPT_E_FORMAT, "'%s' holds %u tokens and the windows from %u", path,
                          header->position, header->restored);
     return KEPT_OK;
@@ -266,7 +369,7 @@ kept_status kept_session_load(kept_session *session, const char *path, struct ke
     struct header header;
     if (!session || !path)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_load needs a session and a path");
-    uint64_t most = session->plan->info.kv_bytes + sizeof header + 8 +
+    uint64_t most = session->plan->info.kv_bytes + raw_bytes(session->plan) + sizeof header + 8 +
                     session->plan->params.context_tokens * 4ull;
     kept_status status = peek(session, path, err);
     if (status == KEPT_OK)
@@ -284,6 +387,8 @@ kept_status kept_session_load(kept_session *session, const char *path, struct ke
         kept_session_set_position(session, header.position);
         session->written = header.position;
         session->restored = header.restored;
+        session->edge = header.edge;
+        session->fresh = false;
     }
     kept_free(bytes);
     return status;

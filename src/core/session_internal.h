@@ -21,9 +21,11 @@ struct kept_session {
     uint32_t position;
     uint32_t written;  /* end of the positions whose slots were ever written since the last reset */
     uint32_t restored; /* the first position whose sliding windows a loaded file had; 0: none was */
-    uint32_t *step;    /* host copy: header, tokens, positions */
-    float *logits;     /* host copy, where the device's cannot be mapped; else NULL */
-    bool has_logits;   /* the device holds logits and choice of the last evaluated token */
+    uint32_t edge;     /* retention: the position up to which every layer was maintained */
+    bool fresh;      /* stores are not as an empty session's: made so before the next evaluation */
+    uint32_t *step;  /* host copy: header, tokens, positions */
+    float *logits;   /* host copy, where the device's cannot be mapped; else NULL */
+    bool has_logits; /* the device holds logits and choice of the last evaluated token */
     uint32_t last_choice_row; /* in this row */
     const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
@@ -55,6 +57,22 @@ kept_status kept_session_read(struct kept_session *session, uint32_t region, uin
 /* load.c: every weight region from the file; sets model_hash. */
 kept_status kept_session_load_weights(struct kept_session *session, kept_progress_fn progress,
                                       void *user, struct kept_error *err);
+
+/* session.c: the first words of the step buffer go to the device. */
+kept_status kept_session_write_step(struct kept_session *session, uint32_t n_words,
+                                    struct kept_error *err);
+
+/* session_retain.c: empties the stores of a fresh session. */
+kept_status kept_session_begin_stores(struct kept_session *session, struct kept_error *err);
+/* Evicts when a block has been completed since. KEPT_E_STATE past held tokens. */
+kept_status kept_session_maintain(struct kept_session *session, struct kept_error *err);
+/* How many of `rows` rows the next chunk may take; how many of a chunk's are maintained by its own
+ * program (KEPT_STEP_MAINTAIN). */
+uint32_t kept_session_rows_here(const struct kept_session *session, uint32_t rows, bool hold);
+uint32_t kept_session_maintained_rows(struct kept_session *session, uint32_t rows, bool last,
+                                      bool hold);
+/* Slots that a row at `position` needs may be gone. */
+bool kept_session_is_behind_edge(const struct kept_session *session, uint32_t position);
 
 /* session.c: submits and waits; a device that does not finish in two minutes counts as lost. */
 kept_status kept_session_run(struct kept_session *session, struct kept_recording *const *recordings,

@@ -15,6 +15,7 @@ struct kept_tuning {
     uint32_t decode_wg, decode_g; /* g: most query heads a pass */
     uint32_t prefill_wg, prefill_g;
     uint32_t prefill_columns;    /* query heads x rows of a group */
+    uint32_t retain_wg; /* maintenance of slots */
     uint32_t splits_per_unit_x4; /* decode splits = units * this / (4 * KV heads), 1 to 32 */
     uint32_t mops_per_unit;      /* million operations of a compute unit in a millisecond */
     uint32_t driver_mib;         /* estimate of what the driver takes for itself */

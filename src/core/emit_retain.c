@@ -1,0 +1,88 @@
+/* core/emit_retain.c: calls of bounded retention (memory/retain.c says which) and of calibration. */
+#include "core/build.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+/* Regions for the largest layer; every layer's maintenance uses them in turn. */
+struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e)
+{
+    const struct kept_plan *plan = e->plan;
+    struct kept_retain_words most = {1, 1, 1};
+    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++) {
+        if (!plan->layers[i].budgeted)
+            continue;
+        struct kept_retain_words words =
+            kept_retain_words(&plan->retention, &plan->layers[i].store);
+        most.z = words.z > most.z ? words.z : most.z;
+        most.moves = words.moves > most.moves ? words.moves : most.moves;
+        most.near = words.near > most.near ? words.near : most.near;
+    }
+    if (most.z > UINT32_MAX || most.near > UINT32_MAX)
+        kept_plan_fail(e->plan, KEPT_E_UNSUPPORTED, "scores of %llu slots are too many",
+                       (unsigned long long)most.z);
+    struct kept_emit_scratch scratch = {
+        .z = kept_emit_rows(e, "z", 1, (uint32_t)most.z),
+        .moves = kept_emit_rows(e, "moves", 1, (uint32_t)most.moves),
+    };
+    scratch.near = scratch.moves;
+    if (plan->retention.merge)
+        scratch.near = kept_emit_rows(e, "near", 1, (uint32_t)most.near);
+    return scratch;
+}
+
+static void add_call(void *user, struct kept_call *call, const void *params, uint32_t live_slots)
+{
+    kept_emit_call(user, call, params, live_slots);
+}
+
+static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
+{
+    return (struct kept_arg){region, 0, e->plan->regions[region].bytes};
+}
+
+void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,
+                        const struct kept_emit_scratch *scratch, uint32_t row_first)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_retain_scratch args = {.z = whole(e, scratch->z.region),
+                                             .moves = whole(e, scratch->moves.region),
+                                             .near = whole(e, scratch->near.region)};
+    const struct kept_retain_emit emit = {.call = add_call,
+                                          .user = e,
+                                          .wg = e->plan->tuning.retain_wg,
+                                          .order = e->plan->profile.word_order,
+                                          .step = whole(e, e->plan->step)};
+    kept_retain_maintain(&e->plan->retention, &e->plan->layers[i_layer].store, &args, row_first,
+                         &emit);
+}
+
+void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
+                     struct kept_rows_of part)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    struct kept_call call = {.id = KEPT_KERNEL_ATTN_PEAK};
+    struct kept_peak_params params = {.rows_at = KEPT_STEP_MAINTAIN,
+                                      .row_cap = e->program->rows,
+                                      .n_head = shape->n_head,
+                                      .n_kv = shape->n_kv,
+                                      .d = shape->d,
+                                      .q_stride = qkv.stride,
+                                      .cap = layer->cap,
+                                      .n_slots = e->plan->params.calibrate_tokens};
+    memcpy(call.keys, kept_kernel_row(call.id)->key_defaults, sizeof call.keys);
+    call.keys[0] = e->plan->tuning.retain_wg;
+    call.keys[KEPT_KEY_ORDER] = e->plan->profile.word_order;
+    call.keys[KEPT_KEY_ATTN_D] = shape->d;
+    call.args[0] = whole(e, qkv.region);
+    call.args[1] = whole(e, layer->k_slots);
+    call.args[2] = whole(e, part.region);
+    call.args[3] = whole(e, layer->peaks);
+    call.args[4] = whole(e, e->plan->step);
+    kept_emit_call(e, &call, &params, params.n_slots);
+}
