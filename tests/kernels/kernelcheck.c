@@ -5,6 +5,7 @@
  *   kernelcheck --backend cpu --pattern matvec --format Q4_K --rounds 20 --cases 50 --seed 7
  *   kernelcheck --backend opencl --pattern attn --round 1 --case 3      a failing case, same --seed
  *   kernelcheck --backend cpu --pattern matvec --bench
+ *   kernelcheck --backend cpu --mask simd --mask simd    without the two best instruction sets
  *
  * Exit codes: 0 all agree, 1 some do not, 2 usage, 77 the backend has no device (or lacks one in
  * this build).
@@ -23,6 +24,7 @@ struct options {
     const char *backend;
     uint64_t device, seed, rounds, cases, round, one_case, lanes, seconds, threads;
     bool has_round, has_case, bench, verbose, validate, no_subgroups;
+    uint32_t no_simd; /* instruction sets left out, the best first */
     const char *pattern, *format, *cache_dir;
 };
 
@@ -30,7 +32,7 @@ static const char usage[] =
     "kernelcheck --backend cpu|vulkan|opencl [--device N] [--pattern TEXT] [--format NAME]\n"
     "  [--seed N] [--rounds N] [--cases N] [--round N] [--case N] [--seconds N] [--lanes N] "
     "[--threads N]\n"
-    "  [--mask subgroup] [--cache DIR] [--validate] [--bench] [--verbose]\n";
+    "  [--mask subgroup|simd]... [--cache DIR] [--validate] [--bench] [--verbose]\n";
 
 static bool number(struct options *o, const char *name, const char *text)
 {
@@ -85,6 +87,8 @@ static bool parse(int argc, char **argv, struct options *o)
             o->cache_dir = argv[i];
         else if (strcmp(name, "--mask") == 0 && strcmp(argv[i], "subgroup") == 0)
             o->no_subgroups = true;
+        else if (strcmp(name, "--mask") == 0 && strcmp(argv[i], "simd") == 0)
+            o->no_simd++;
         else if (!number(o, name, argv[i]))
             return false;
     }
@@ -165,6 +169,7 @@ int main(int argc, char **argv)
         .n_threads = (uint32_t)o.threads,
         .validate = o.validate,
         .mask_subgroup_ops = o.no_subgroups,
+        .mask_simd = o.no_simd,
     };
     if (kept_device_open(ops, (uint32_t)o.device, &params, &device, &err) != KEPT_OK) {
         printf("%s: %s\n", o.backend, err.message);

@@ -4,7 +4,7 @@
  * A recording is an array of calls with resolved pointers and copied parameters. submit works it
  * off before it returns: call after call, each shared over the pool, so there are no barriers to
  * keep and wait has nothing left to do. Every call runs its fast form (cpu.h) where there is one
- * for its keys, and otherwise the reference function, one row an item.
+ * for its keys, and otherwise the reference function, one row an item where rows are independent.
  *
  * Buffers are zeroed pages of the system: pages never touched take no memory. Weights, which are
  * filled anyway, take huge pages where there are any.
@@ -298,6 +298,12 @@ static void recording_destroy(struct kept_recording *base)
 
 /* ---- queue ---- */
 
+/* Whether a call is more than its rows: a block of them, or their maximum. */
+static bool takes_all_rows(enum kept_kernel_id id)
+{
+    return id == KEPT_KERNEL_ATTN_PEAK || id >= KEPT_KERNEL_Q_STATS;
+}
+
 /* One row of a call by the reference: all parameters begin with rows_at, row_first, row_cap. */
 static void reference_row(void *user, uint32_t item, uint32_t i_thread)
 {
@@ -318,6 +324,8 @@ static void run_call(const struct device *device, struct call *c)
         memcpy(c->host.bind[0], c->host.bind[1], (size_t)c->host.bind_bytes[0]);
     } else if (c->fast != NULL) {
         c->fast(&c->host, device->pool);
+    } else if (takes_all_rows(c->row->id)) {
+        c->row->reference(&c->host);
     } else {
         const uint32_t *step = (const uint32_t *)c->host.bind[c->row->n_binds - 1];
         kept_pool_run(device->pool, kept_live_rows(c->params, step), reference_row, c);

@@ -3,17 +3,20 @@
  * A column is one query head of one row. A pass takes up to MAX_COLUMNS columns of one KV head
  * (decode: the heads of a row; prefill: rows and heads, row-major) through blocks of 64 slots:
  *
- *   scores  lane = slot: a word of a K record is two elements of 16 slots, each used by all columns
+ *   scores  lane = slot: a word of a K tile is a few elements of 16 slots, each used by all columns
  *   softmax online: a block's maximum rescales what was summed before
  *   output  lane = element of the head: a V row is used by all columns
  *
- * so K and V are converted from f16 once for all columns of a pass. Slots that no column of the
- * pass attends are left out of the output sum altogether: whatever stale values they hold has no
- * part in it.
+ * so K and V are converted to f32 once for all columns of a pass. The scales of quantised V are
+ * multiplied into the weights of a block, not into its values. Slots that no column of the pass
+ * attends are left out of the output sum altogether: whatever stale values they hold has no part in
+ * it. Plain slots and budgeted ones run the same operations, so they give the same bits where they
+ * hold the same.
  */
 #include <math.h>
 
 #include "backend/cpu/fast.h"
+#include "backend/cpu/fast_slots.h"
 
 #define BLOCK_TILES 4
 #define BLOCK_SLOTS (16 * BLOCK_TILES)
@@ -27,9 +30,15 @@
 struct columns {
     const struct kept_host_call *call;
     const struct kept_attn_params *p;
-    uint32_t kv_head, n;
+    uint32_t general, n;
+    const uint32_t *k, *v;              /* of the KV head's first tile */
+    uint32_t k_words, v_words, n_tiles; /* of a tile; tiles of the KV head */
+    const int32_t *pos, *until;         /* planes of meta from the KV head's first slot */
+    const float *bias;
+    struct fast_head head; /* not of plain slots */
     const float *q[MAX_COLUMNS];
-    int32_t position[MAX_COLUMNS], first[MAX_COLUMNS]; /* GENERAL 0 attends first … position */
+    int32_t position[MAX_COLUMNS], first[MAX_COLUMNS]; /* plain: attends first … position */
+    uint32_t count[MAX_COLUMNS];                       /* else: slots it sees */
     float m[MAX_COLUMNS], l[MAX_COLUMNS];
     float o[MAX_COLUMNS][KEPT_MAX_HEAD_DIM];
 };
@@ -37,22 +46,37 @@ struct columns {
 /* One block of slots. */
 struct block {
     uint32_t n_tiles;
-    uint32_t slot[BLOCK_TILES];            /* of each tile's first lane */
-    float score[MAX_COLUMNS][BLOCK_SLOTS]; /* then exp(score - m) */
-    uint32_t n_live, live[BLOCK_SLOTS];    /* places in the block that some column attends */
+    const uint32_t *v[BLOCK_TILES];
+    float score[MAX_COLUMNS][BLOCK_SLOTS];  /* then exp(score - m) */
+    float scaled[MAX_COLUMNS][BLOCK_SLOTS]; /* that times the scale of a block of V */
+    uint32_t n_live, live[BLOCK_SLOTS];     /* places in the block that some column attends */
 };
 
-static const uint32_t *meta_of(const struct columns *c)
+/* No columns yet. */
+static void begin(struct columns *c, const struct kept_host_call *call, uint32_t kv_head)
 {
-    return (const uint32_t *)c->call->bind[3] + (size_t)c->kv_head * 3 * c->p->cap;
-}
-
-/* Slots of the KV head that may hold something (GENERAL 1). */
-static uint32_t live_slots(const struct kept_host_call *call, const struct kept_attn_params *p,
-                           uint32_t kv_head)
-{
-    uint32_t live = ((const uint32_t *)call->bind[4])[kv_head];
-    return live < p->cap ? live : p->cap;
+    const struct kept_attn_params *p = call->params;
+    uint32_t kt = call->keys[KEPT_KEY_ATTN_KT], vt = call->keys[KEPT_KEY_ATTN_VT];
+    c->call = call;
+    c->p = p;
+    c->general = call->keys[KEPT_KEY_ATTN_GENERAL];
+    c->n = 0;
+    c->k_words = KEPT_TILE_WORDS(kt, p->d);
+    c->v_words = KEPT_TILE_WORDS(vt, p->d);
+    size_t slot = (size_t)kv_head * p->cap;
+    c->n_tiles = p->cap / 16;
+    if (c->general != KEPT_SLOTS_PLAIN) {
+        const uint32_t *meta = (const uint32_t *)call->bind[3];
+        c->head = fast_head_at((const uint32_t *)call->bind[4], kv_head, p->cap);
+        slot = c->head.first;
+        c->n_tiles = (c->head.cap + 15) / 16;
+        c->pos = (const int32_t *)meta + slot;
+        c->bias = (const float *)meta + p->cap + slot;
+        if (c->general == KEPT_SLOTS_RULE)
+            c->until = c->pos + 2 * (size_t)p->cap;
+    }
+    c->k = (const uint32_t *)call->bind[1] + slot / 16 * c->k_words;
+    c->v = (const uint32_t *)call->bind[2] + slot / 16 * c->v_words;
 }
 
 /* First position attended from `position`: inside the window and not yet overwritten. */
@@ -65,25 +89,6 @@ static int32_t first_position(const struct kept_attn_params *p, int32_t position
 
 /* ---- scores ---- */
 
-SIMD_INLINE void tile_scores(const int n, const struct columns *c, const uint32_t *record, vf *s)
-{
-    vf even[MAX_COLUMNS], odd[MAX_COLUMNS];
-    for (int i = 0; i < n; i++) {
-        even[i] = vf_set(0);
-        odd[i] = vf_set(0);
-    }
-    for (uint32_t w = 0; w < c->p->d / 2; w++) {
-        vi word = vi_load(record + 16 * (size_t)w);
-        vf a = vf_half(word), b = vf_half(VI_SHR(word, 16));
-        for (int i = 0; i < n; i++) {
-            even[i] = vf_fma(a, vf_set(c->q[i][2 * w]), even[i]);
-            odd[i] = vf_fma(b, vf_set(c->q[i][2 * w + 1]), odd[i]);
-        }
-    }
-    for (int i = 0; i < n; i++)
-        s[i] = vf_add(even[i], odd[i]);
-}
-
 /* cap * tanh(s / cap) = cap - 2 cap / (e^(2 s / cap) + 1) */
 SIMD_INLINE vf soft_cap(vf s, float cap)
 {
@@ -92,44 +97,42 @@ SIMD_INLINE vf soft_cap(vf s, float cap)
 }
 
 /* Which lanes of a tile column i attends; adds the slots' bias to the score. `at` is the place of
- * lane 0: a position (GENERAL 0) or a slot. */
-SIMD_INLINE vm attended(const struct columns *c, int i, bool general, uint32_t at, vf *score)
+ * lane 0: a position (plain) or a slot. */
+SIMD_INLINE vm attended(const struct columns *c, int i, uint32_t at, vf *score)
 {
-    const struct kept_attn_params *p = c->p;
     vi place = vi_add(vi_iota(), vi_set(at));
     vi here = vi_set((uint32_t)c->position[i]);
-    if (!general)
+    if (c->general == KEPT_SLOTS_PLAIN)
         return vm_and(vm_le(vi_set((uint32_t)c->first[i]), place), vm_le(place, here));
-    const uint32_t *meta = meta_of(c);
-    vi pos = vi_load(meta + at), until = vi_load(meta + p->cap + at);
-    vm yes = vm_and(vm_le(pos, here), vm_lt(here, until));
-    yes = vm_and(yes, vm_lt(place, vi_set(live_slots(c->call, p, c->kv_head))));
-    if (p->window != 0) {
-        int64_t last_out = (int64_t)c->position[i] - p->window;
+    vm yes = vm_lt(place, vi_set(c->count[i]));
+    *score = vf_add(*score, vf_load(c->bias + at));
+    if (c->general == KEPT_SLOTS_BUDGETED)
+        return yes;
+    vi pos = vi_load(c->pos + at), until = vi_load(c->until + at);
+    yes = vm_and(yes, vm_and(vm_le(pos, here), vm_lt(here, until)));
+    if (c->p->window != 0) {
+        int64_t last_out = (int64_t)c->position[i] - c->p->window;
         vi bound = vi_set((uint32_t)(int32_t)(last_out < INT32_MIN ? INT32_MIN : last_out));
         yes = vm_and(yes, vm_or(vm_lt(bound, pos), vm_lt(pos, vi_set(0))));
     }
-    *score = vf_add(*score, vf_load((const float *)(meta + 2 * (size_t)p->cap + at)));
     return yes;
 }
 
 /* Fills b->score and the list of live places. */
-SIMD_INLINE void block_scores(const int n, const struct columns *c, bool general, uint32_t tile,
+SIMD_INLINE void block_scores(const int type, const int n, const struct columns *c, uint32_t tile,
                               struct block *b)
 {
     const struct kept_attn_params *p = c->p;
-    const uint32_t *k =
-        (const uint32_t *)c->call->bind[1] + (size_t)c->kv_head * p->cap * (p->d / 2);
     b->n_live = 0;
     for (uint32_t t = 0; t < b->n_tiles; t++) {
-        uint32_t slot = (tile + t) % (p->cap / 16) * 16, any = 0;
+        uint32_t any = 0, i_tile = (tile + t) % c->n_tiles;
         vf s[MAX_COLUMNS];
-        b->slot[t] = slot;
-        tile_scores(n, c, k + (size_t)slot * (p->d / 2), s);
+        b->v[t] = c->v + (size_t)i_tile * c->v_words;
+        fast_dots(type, n, c->q, c->k + (size_t)i_tile * c->k_words, p->d, s);
         for (int i = 0; i < n; i++) {
             if (p->softcap > 0)
                 s[i] = soft_cap(s[i], p->softcap);
-            vm yes = attended(c, i, general, (tile + t) * 16, &s[i]);
+            vm yes = attended(c, i, (tile + t) * 16, &s[i]);
             any |= vm_bits(yes);
             vf_store(&b->score[i][16 * t], vf_select(yes, s[i], vf_set(-INFINITY)));
         }
@@ -144,7 +147,7 @@ SIMD_INLINE void block_scores(const int n, const struct columns *c, bool general
 
 /* Column i: scores become exp(score - m) with the new maximum; what was summed before is rescaled.
  */
-static void block_softmax(struct columns *c, struct block *b, int i)
+static void block_softmax(struct columns *c, struct block *b, uint32_t i)
 {
     float *score = b->score[i];
     vf best = vf_load(score);
@@ -167,65 +170,122 @@ static void block_softmax(struct columns *c, struct block *b, int i)
     c->l[i] += vf_hsum(sum);
 }
 
-SIMD_INLINE void block_output(const int n, struct columns *c, const struct block *b)
+/* The weights of all columns times the scales of block i_block of the values. */
+static void scale_weights(uint32_t type, const struct columns *c, struct block *b, uint32_t i_block)
 {
-    const struct kept_attn_params *p = c->p;
-    const uint16_t *v = (const uint16_t *)c->call->bind[2] + (size_t)c->kv_head * p->cap * p->d;
-    for (uint32_t k = 0; k < p->d; k += 16) {
+    for (uint32_t t = 0; t < b->n_tiles; t++) {
+        vi pair = fast_scale_words(type, b->v[t], c->p->d, i_block / 2);
+        vf scale = vf_half(i_block % 2 == 0 ? pair : VI_SHR(pair, 16));
+        for (uint32_t i = 0; i < c->n; i++)
+            vf_store(&b->scaled[i][16 * t], vf_mul(scale, vf_load(&b->score[i][16 * t])));
+    }
+}
+
+SIMD_INLINE void block_output(const int type, const int n, struct columns *c, struct block *b)
+{
+    const uint32_t d = c->p->d, row_words = KEPT_SLOT_Q((uint32_t)type, d);
+    float(*weight)[BLOCK_SLOTS] = type == KEPT_FMT_F16 ? b->score : b->scaled;
+    for (uint32_t k = 0; k < d; k += 16) {
         vf acc[MAX_COLUMNS];
+        if (type != KEPT_FMT_F16 && k % 32 == 0)
+            scale_weights((uint32_t)type, c, b, k / 32);
         for (int i = 0; i < n; i++)
             acc[i] = vf_load(&c->o[i][k]);
         for (uint32_t j = 0; j < b->n_live; j++) {
             uint32_t at = b->live[j];
-            vf value = vf_load_half(v + (size_t)(b->slot[at / 16] + at % 16) * p->d + k);
+            vf value = fast_v_elements(type, b->v[at / 16] + at % 16 * row_words, k);
             for (int i = 0; i < n; i++)
-                acc[i] = vf_fma(vf_set(b->score[i][at]), value, acc[i]);
+                acc[i] = vf_fma(vf_set(weight[i][at]), value, acc[i]);
         }
         for (int i = 0; i < n; i++)
             vf_store(&c->o[i][k], acc[i]);
     }
 }
 
-SIMD_INLINE void attend_n(const int n, struct columns *c, bool general, uint32_t tile, uint32_t end)
-{
-    struct block b;
-    for (; tile < end; tile += b.n_tiles) {
-        b.n_tiles = end - tile < BLOCK_TILES ? end - tile : BLOCK_TILES;
-        block_scores(n, c, general, tile, &b);
-        if (b.n_live == 0)
-            continue;
-        for (int i = 0; i < n; i++)
-            block_softmax(c, &b, i);
-        block_output(n, c, &b);
+/* ---- forms ---- */
+
+/* fn(type, columns, c, …) with type and the number of columns as constants. */
+#define OF_COLUMNS(n, fn, type, ...) \
+    case n:                          \
+        fn(type, n, __VA_ARGS__);    \
+        break;
+#if MAX_COLUMNS == 8
+#define MORE_COLUMNS(...)      \
+    OF_COLUMNS(5, __VA_ARGS__) \
+    OF_COLUMNS(6, __VA_ARGS__) \
+    OF_COLUMNS(7, __VA_ARGS__) \
+    OF_COLUMNS(8, __VA_ARGS__)
+#else
+#define MORE_COLUMNS(...)
+#endif
+#define BY_COLUMNS(fn, type, c, ...)            \
+    switch ((c)->n) {                           \
+        OF_COLUMNS(1, fn, type, c, __VA_ARGS__) \
+        OF_COLUMNS(2, fn, type, c, __VA_ARGS__) \
+        OF_COLUMNS(3, fn, type, c, __VA_ARGS__) \
+        OF_COLUMNS(4, fn, type, c, __VA_ARGS__) \
+        MORE_COLUMNS(fn, type, c, __VA_ARGS__)  \
+    default:                                    \
+        break;                                  \
     }
+
+typedef void (*scores_fn)(const struct columns *c, uint32_t tile, struct block *b);
+typedef void (*output_fn)(struct columns *c, struct block *b);
+
+static void scores_half(const struct columns *c, uint32_t tile, struct block *b)
+{
+    BY_COLUMNS(block_scores, KEPT_FMT_F16, c, tile, b);
 }
 
-/* Tiles [tile, end) of positions (GENERAL 0) or slots for all columns. */
+static void scores_q8(const struct columns *c, uint32_t tile, struct block *b)
+{
+    BY_COLUMNS(block_scores, KEPT_FMT_Q8_0, c, tile, b);
+}
+
+static void scores_q4(const struct columns *c, uint32_t tile, struct block *b)
+{
+    BY_COLUMNS(block_scores, KEPT_FMT_Q4_0, c, tile, b);
+}
+
+static void output_half(struct columns *c, struct block *b)
+{
+    BY_COLUMNS(block_output, KEPT_FMT_F16, c, b);
+}
+
+static void output_q8(struct columns *c, struct block *b)
+{
+    BY_COLUMNS(block_output, KEPT_FMT_Q8_0, c, b);
+}
+
+static void output_q4(struct columns *c, struct block *b)
+{
+    BY_COLUMNS(block_output, KEPT_FMT_Q4_0, c, b);
+}
+
+/* Tiles [tile, end) of positions (plain) or slots for all columns. */
 static void attend(struct columns *c, uint32_t tile, uint32_t end)
 {
-    bool general = c->call->keys[KEPT_KEY_ATTN_GENERAL] != 0;
+    uint32_t kt = c->call->keys[KEPT_KEY_ATTN_KT], vt = c->call->keys[KEPT_KEY_ATTN_VT];
+    scores_fn scores = kt == KEPT_FMT_F16    ? scores_half
+                       : kt == KEPT_FMT_Q8_0 ? scores_q8
+                                             : scores_q4;
+    output_fn output = vt == KEPT_FMT_F16    ? output_half
+                       : vt == KEPT_FMT_Q8_0 ? output_q8
+                                             : output_q4;
+    struct block b;
     for (uint32_t i = 0; i < c->n; i++) {
         c->m[i] = -INFINITY;
         c->l[i] = 0;
         memset(c->o[i], 0, c->p->d * sizeof(float));
     }
-    switch (c->n) {
-#define CASE(n)                             \
-    case n:                                 \
-        attend_n(n, c, general, tile, end); \
-        break
-        CASE(1);
-        CASE(2);
-        CASE(3);
-        CASE(4);
-#if MAX_COLUMNS == 8
-        CASE(5);
-        CASE(6);
-        CASE(7);
-        CASE(8);
-#endif
-    default:
-        break;
+    for (; tile < end; tile += b.n_tiles) {
+        b.n_tiles = end - tile < BLOCK_TILES ? end - tile : BLOCK_TILES;
+        scores(c, tile, &b);
+        if (b.n_live == 0)
+            continue;
+        for (uint32_t i = 0; i < c->n; i++)
+            block_softmax(c, &b, i);
+        output(c, &b);
     }
 }
 
@@ -236,22 +296,22 @@ static void add_column(struct columns *c, uint32_t row, uint32_t head)
     uint32_t i = c->n++;
     c->q[i] = (const float *)c->call->bind[0] + (size_t)row * p->q_stride + (size_t)head * p->d;
     c->position[i] = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
-    c->first[i] = first_position(p, c->position[i]);
+    if (c->general == KEPT_SLOTS_PLAIN)
+        c->first[i] = first_position(p, c->position[i]);
+    else
+        c->count[i] = fast_head_count(&c->head, (int64_t)c->position[i] + 1);
 }
 
 /* The tiles that hold anything for any column. */
 static void tile_range(const struct columns *c, uint32_t *tile, uint32_t *end)
 {
     uint32_t first = UINT32_MAX, last_end = 0;
-    if (c->call->keys[KEPT_KEY_ATTN_GENERAL] != 0) {
-        *tile = 0;
-        *end = (live_slots(c->call, c->p, c->kv_head) + 15) / 16;
-        return;
-    }
     for (uint32_t i = 0; i < c->n; i++) {
-        if (c->position[i] < 0)
+        bool plain = c->general == KEPT_SLOTS_PLAIN;
+        if (plain && c->position[i] < 0)
             continue;
-        uint32_t lo = (uint32_t)c->first[i] / 16, hi = (uint32_t)c->position[i] / 16 + 1;
+        uint32_t lo = plain ? (uint32_t)c->first[i] / 16 : 0;
+        uint32_t hi = plain ? (uint32_t)c->position[i] / 16 + 1 : (c->count[i] + 15) / 16;
         first = lo < first ? lo : first;
         last_end = hi > last_end ? hi : last_end;
     }
@@ -276,8 +336,9 @@ static void decode_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t split = item % p->n_splits, kv = item / p->n_splits % p->n_kv;
     uint32_t row = p->row_first + item / p->n_splits / p->n_kv;
     for (uint32_t g = 0; g < j->group; g += MAX_COLUMNS) {
-        struct columns c = {.call = j->call, .p = p, .kv_head = kv};
+        struct columns c;
         uint32_t head = kv * j->group + g, tile, end;
+        begin(&c, j->call, kv);
         for (uint32_t i = g; i < j->group && i < g + MAX_COLUMNS; i++)
             add_column(&c, row, kv * j->group + i);
         tile_range(&c, &tile, &end);
@@ -307,8 +368,10 @@ void CPU_NAME(attn_decode)(const struct kept_host_call *call, struct kept_pool *
 static void prefill_pass(const struct job *j, uint32_t kv, uint32_t first, uint32_t end)
 {
     const struct kept_attn_params *p = j->p;
-    struct columns c = {.call = j->call, .p = p, .kv_head = kv};
+    bool rotated = j->call->keys[KEPT_KEY_ATTN_VT] != KEPT_FMT_F16;
+    struct columns c;
     uint32_t tile, tile_end;
+    begin(&c, j->call, kv);
     for (uint32_t i = first; i < end; i++)
         add_column(&c, p->row_first + i / j->group, kv * j->group + i % j->group);
     tile_range(&c, &tile, &tile_end);
@@ -319,6 +382,8 @@ static void prefill_pass(const struct job *j, uint32_t kv, uint32_t first, uint3
         float *out = (float *)j->call->bind[5] + row * p->out_stride;
         float *sums = out + (size_t)p->n_head * p->d + head * (p->d / 16);
         vf scale = vf_set(c.l[i] > 0 ? 1 / c.l[i] : 0);
+        if (rotated)
+            fast_hadamard(c.o[i], p->d);
         for (uint32_t k = 0; k < p->d; k += 16) {
             vf o = vf_mul(vf_load(&c.o[i][k]), scale);
             vf_store(out + head * p->d + k, o);
@@ -350,8 +415,8 @@ void CPU_NAME(attn_prefill)(const struct kept_host_call *call, struct kept_pool 
 
 /* ---- merge ---- */
 
-static void merge_head(const struct kept_merge_params *p, const float *part, float *out,
-                       float *sums)
+static void merge_head(const struct kept_merge_params *p, bool rotated, const float *part,
+                       float *out, float *sums)
 {
     size_t stride = p->d + 4;
     float m = -INFINITY, l = 0;
@@ -369,6 +434,8 @@ static void merge_head(const struct kept_merge_params *p, const float *part, flo
             vf_store(out + k, vf_fma(vf_set(weight), vf_load(from + 4 + k), vf_load(out + k)));
     }
     vf scale = vf_set(l > 0 ? 1 / l : 0);
+    if (rotated)
+        fast_hadamard(out, p->d);
     for (uint32_t k = 0; k < p->d; k += 16) {
         vf o = vf_mul(vf_load(out + k), scale);
         vf_store(out + k, o);
@@ -385,8 +452,10 @@ static void merge_row(void *user, uint32_t item, uint32_t i_thread)
     const float *part = (const float *)call->bind[0] + row * p->n_head * parts;
     float *out = (float *)call->bind[1] + row * p->out_stride;
     float *sums = out + (size_t)p->n_head * p->d;
+    bool rotated = call->keys[KEPT_KEY_MERGE_VROT] != 0;
     for (uint32_t head = 0; head < p->n_head; head++)
-        merge_head(p, part + head * parts, out + (size_t)head * p->d, sums + head * (p->d / 16));
+        merge_head(p, rotated, part + head * parts, out + (size_t)head * p->d,
+                   sums + head * (p->d / 16));
 }
 
 void CPU_NAME(attn_merge)(const struct kept_host_call *call, struct kept_pool *pool)

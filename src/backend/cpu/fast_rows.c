@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "backend/cpu/fast.h"
+#include "backend/cpu/fast_slots.h"
 #include "kernel/ref/ref.h"
 
 /* ---- norm ---- */
@@ -98,21 +99,29 @@ void CPU_NAME(glu)(const struct kept_host_call *call, struct kept_pool *pool)
 
 /* ---- slot_write ---- */
 
+/* A row, and where its token goes in the KV head at work. */
 struct slot {
     const struct kept_host_call *call;
     const struct kept_slot_write_params *p;
-    uint32_t at;                   /* the slot */
-    float turn[KEPT_MAX_HEAD_DIM]; /* cos and sin of each pair at the row's position */
+    float *qkv;
+    int32_t position;
+    bool copied; /* the row's queries are kept */
+    uint32_t kv_head;
+    int64_t turned; /* the position of `turn`, */
+    bool in_table;  /* if it has one */
+    bool stored;
+    size_t at;                     /* the slot, from the start of the bindings */
+    float turn[KEPT_MAX_HEAD_DIM]; /* cos and sin of each pair */
 };
 
 /* False when the position lies outside the table. */
-static bool find_turn(struct slot *s, int32_t position)
+static bool find_turn(struct slot *s, int64_t position)
 {
     const struct kept_slot_write_params *p = s->p;
     const float *table = (const float *)s->call->bind[1];
-    uint32_t lo = (uint32_t)position & 255u, half = p->n_rot / 2;
-    int64_t hi = 256 + (int64_t)p->hi_bias + ((int64_t)position - (int64_t)lo) / 256;
-    if (hi < 0 || ((uint64_t)hi + 1) * p->n_rot * 4 > s->call->bind_bytes[1])
+    uint32_t lo = (uint32_t)(position & 255), half = p->n_rot / 2;
+    int64_t hi = 256 + (int64_t)p->hi_bias + (position - lo) / 256;
+    if (hi < 256 || ((uint64_t)hi + 1) * p->n_rot * 4 > s->call->bind_bytes[1])
         return false;
     const float *a = table + (size_t)lo * p->n_rot, *b = table + (size_t)hi * p->n_rot;
     for (uint32_t i = 0; i < half; i++) {
@@ -134,49 +143,115 @@ static void rotate(const struct slot *s, float *v)
     }
 }
 
-static void store_k(const struct slot *s, uint32_t kv_head, const uint16_t *half)
+/* The slot of the KV head; false when its rotation is not in the table. */
+static bool find_slot(struct slot *s, uint32_t kv_head)
 {
     const struct kept_slot_write_params *p = s->p;
-    uint32_t *tile =
-        (uint32_t *)s->call->bind[5] + ((size_t)kv_head * p->cap + s->at / 16 * 16) * (p->d / 2);
-    for (uint32_t w = 0; w < p->d / 2; w++)
-        tile[w * 16 + s->at % 16] = half[2 * w] | (uint32_t)half[2 * w + 1] << 16;
+    int64_t turn = s->position;
+    bool same = kv_head != 0;
+    s->kv_head = kv_head;
+    s->stored = true;
+    s->at = (size_t)kv_head * p->cap + (uint32_t)s->position % p->cap;
+    if (s->call->keys[KEPT_KEY_SLOT_STORE] != KEPT_SLOTS_PLAIN) {
+        struct fast_head h = fast_head_at((const uint32_t *)s->call->bind[7], kv_head, p->cap);
+        int64_t since = (int64_t)s->position - h.edge;
+        turn -= h.shift;
+        same = same && turn == s->turned;
+        s->stored = since >= 0 && h.base + since < h.cap;
+        s->at = h.first + (size_t)(h.base + since);
+    }
+    s->turned = turn;
+    if (!same)
+        s->in_table = p->rope_pairs == KEPT_ROPE_NONE || find_turn(s, turn);
+    return s->in_table;
 }
 
-static void write_head(const struct slot *s, float *from, uint32_t h)
+/* Head h of the row with its bias. */
+static void load_head(const struct slot *s, uint32_t h, float *v)
+{
+    uint32_t d = s->p->d;
+    memcpy(v, s->qkv + (size_t)h * d, d * sizeof(float));
+    if (s->call->keys[KEPT_KEY_SLOT_BIAS] == 0)
+        return;
+    const float *bias = (const float *)s->call->bind[2] + (size_t)h * d;
+    for (uint32_t i = 0; i < d; i += 16)
+        vf_store(v + i, vf_add(vf_load(v + i), vf_load(bias + i)));
+}
+
+static void norm_head(const struct slot *s, const float *w, float *v)
+{
+    if (s->call->keys[KEPT_KEY_SLOT_QKNORM] == 0)
+        return;
+    vf f = vf_set(norm_factor(v, s->p->d, s->p->eps));
+    for (uint32_t i = 0; i < s->p->d; i += 16)
+        vf_store(v + i, vf_mul(vf_mul(vf_load(v + i), f), vf_load(w + i)));
+}
+
+static void turn_head(const struct slot *s, float *v)
+{
+    if (s->p->rope_pairs != KEPT_ROPE_NONE)
+        rotate(s, v);
+    if (s->call->keys[KEPT_KEY_SLOT_KT] != KEPT_FMT_F16)
+        fast_hadamard(v, s->p->d);
+}
+
+static void write_q(const struct slot *s, uint32_t h)
 {
     const struct kept_slot_write_params *p = s->p;
-    const uint32_t *keys = s->call->keys;
-    bool is_q = h < p->n_head, is_v = h >= p->n_head + p->n_kv;
     float v[KEPT_MAX_HEAD_DIM];
-    uint16_t half[KEPT_MAX_HEAD_DIM];
-    memcpy(v, from, p->d * sizeof(float));
-    if (keys[KEPT_KEY_SLOT_BIAS] != 0) {
-        const float *bias = (const float *)s->call->bind[2] + (size_t)h * p->d;
-        for (uint32_t i = 0; i < p->d; i += 16)
-            vf_store(v + i, vf_add(vf_load(v + i), vf_load(bias + i)));
+    load_head(s, h, v);
+    norm_head(s, (const float *)s->call->bind[3], v);
+    if (s->copied) {
+        size_t row = (uint32_t)s->position % p->queries_rows;
+        memcpy((float *)s->call->bind[9] + (row * p->n_head + h) * p->d, v, p->d * sizeof *v);
     }
-    if (!is_v && keys[KEPT_KEY_SLOT_QKNORM] != 0) {
-        const float *w = (const float *)s->call->bind[is_q ? 3 : 4];
-        vf f = vf_set(norm_factor(v, p->d, p->eps));
-        for (uint32_t i = 0; i < p->d; i += 16)
-            vf_store(v + i, vf_mul(vf_mul(vf_load(v + i), f), vf_load(w + i)));
-    }
-    if (!is_v && p->rope_pairs != KEPT_ROPE_NONE)
-        rotate(s, v);
-    if (is_q) {
-        for (uint32_t i = 0; i < p->d; i += 16)
-            vf_store(from + i, vf_mul(vf_load(v + i), vf_set(p->q_scale)));
-        return;
-    }
+    turn_head(s, v);
     for (uint32_t i = 0; i < p->d; i += 16)
-        vf_store_half(half + i, vf_load(v + i));
-    if (is_v) {
-        size_t row = (size_t)(h - p->n_head - p->n_kv) * p->cap + s->at;
-        memcpy((uint16_t *)s->call->bind[6] + row * p->d, half, p->d * sizeof(uint16_t));
-    } else {
-        store_k(s, h - p->n_head, half);
-    }
+        vf_store(s->qkv + (size_t)h * p->d + i, vf_mul(vf_load(v + i), vf_set(p->q_scale)));
+}
+
+static void write_kv(const struct slot *s)
+{
+    const struct kept_slot_write_params *p = s->p;
+    uint32_t kt = s->call->keys[KEPT_KEY_SLOT_KT], vt = s->call->keys[KEPT_KEY_SLOT_VT];
+    float v[KEPT_MAX_HEAD_DIM];
+    uint32_t words[FAST_SLOT_WORDS];
+    load_head(s, p->n_head + s->kv_head, v);
+    norm_head(s, (const float *)s->call->bind[4], v);
+    turn_head(s, v);
+    fast_pack(kt, v, p->d, words);
+    fast_store_k(kt, p->d, (uint32_t *)s->call->bind[5], s->at, words);
+    load_head(s, p->n_head + p->n_kv + s->kv_head, v);
+    if (vt != KEPT_FMT_F16)
+        fast_hadamard(v, p->d);
+    fast_pack(vt, v, p->d, words);
+    fast_store_v(vt, p->d, (uint32_t *)s->call->bind[6], s->at, words);
+}
+
+static void write_meta(const struct slot *s)
+{
+    uint32_t store = s->call->keys[KEPT_KEY_SLOT_STORE];
+    uint32_t *meta = (uint32_t *)s->call->bind[8] + s->at;
+    if (store == KEPT_SLOTS_PLAIN)
+        return;
+    meta[0] = (uint32_t)(int32_t)s->turned;
+    meta[s->p->cap] = 0;
+    if (store == KEPT_SLOTS_RULE)
+        meta[2 * (size_t)s->p->cap] = INT32_MAX;
+}
+
+/* Of rows that share a place of the queries (more rows than places) the last one is kept. */
+static bool keeps_queries(const struct kept_slot_write_params *p, const uint32_t *step,
+                          uint32_t item)
+{
+    const uint32_t *position = step + KEPT_STEP_TOKENS + p->chunk + p->row_first;
+    uint32_t live = kept_live_rows(p, step);
+    if (p->queries_rows == 0 || live <= p->queries_rows)
+        return p->queries_rows != 0;
+    for (uint32_t i = item + 1; i < live; i++)
+        if (position[i] % p->queries_rows == position[item] % p->queries_rows)
+            return false;
+    return true;
 }
 
 static void slot_row(void *user, uint32_t item, uint32_t i_thread)
@@ -184,16 +259,24 @@ static void slot_row(void *user, uint32_t item, uint32_t i_thread)
     (void)i_thread;
     const struct kept_host_call *call = user;
     const struct kept_slot_write_params *p = call->params;
-    struct slot s = {.call = call, .p = p};
-    uint32_t row = p->row_first + item;
-    int32_t position =
-        (int32_t)((const uint32_t *)call->bind[10])[KEPT_STEP_TOKENS + p->chunk + row];
-    s.at = (uint32_t)position % p->cap;
-    if (p->rope_pairs != KEPT_ROPE_NONE && !find_turn(&s, position))
-        return;
-    float *qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
-    for (uint32_t h = 0; h < p->n_head + 2 * p->n_kv; h++)
-        write_head(&s, qkv + (size_t)h * p->d, h);
+    const uint32_t *step = (const uint32_t *)call->bind[10];
+    struct slot s;
+    uint32_t row = p->row_first + item, group = p->n_head / p->n_kv;
+    s.call = call;
+    s.p = p;
+    s.position = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
+    s.qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
+    s.copied = keeps_queries(p, step, item);
+    for (uint32_t kv = 0; kv < p->n_kv; kv++) {
+        if (!find_slot(&s, kv))
+            continue;
+        for (uint32_t h = kv * group; h < (kv + 1) * group; h++)
+            write_q(&s, h);
+        if (!s.stored)
+            continue;
+        write_kv(&s);
+        write_meta(&s);
+    }
 }
 
 void CPU_NAME(slot_write)(const struct kept_host_call *call, struct kept_pool *pool)

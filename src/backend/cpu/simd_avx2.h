@@ -163,6 +163,65 @@ SIMD_INLINE void vf_store_half(uint16_t *p, vf a)
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a.a, 0));
     _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(a.b, 0));
 }
+SIMD_INLINE vi vi_load_bytes(const void *p)
+{
+    __m128i bytes = _mm_loadu_si128(p);
+    return (vi){_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8))};
+}
+SIMD_INLINE vf vf_load_i8(const void *p)
+{
+    __m128i bytes = _mm_loadu_si128(p);
+    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+SIMD_INLINE __m128i simd_low_bytes8(__m256i a)
+{
+    a = _mm256_and_si256(a, _mm256_set1_epi32(0xFF));
+    return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+}
+SIMD_INLINE void vi_store_bytes(void *p, vi a)
+{
+    _mm_storeu_si128(p, _mm_packus_epi16(simd_low_bytes8(a.a), simd_low_bytes8(a.b)));
+}
+SIMD_INLINE vi vi_trunc(vf a)
+{
+    return (vi){_mm256_cvttps_epi32(a.a), _mm256_cvttps_epi32(a.b)};
+}
+SIMD_INLINE vf vf_byte(vi a, const int i)
+{
+    const int at = i << 24 | 0x808080, to[] = {at, at + (4 << 24), at + (8 << 24), at + (12 << 24)};
+    const __m256i move = _mm256_setr_epi32(to[0], to[1], to[2], to[3], to[0], to[1], to[2], to[3]);
+    return (vf){_mm256_cvtepi32_ps(_mm256_shuffle_epi8(a.a, move)),
+                _mm256_cvtepi32_ps(_mm256_shuffle_epi8(a.b, move))};
+}
+/* As bits of 2^23 + q, less 2^23 + 8. */
+SIMD_INLINE __m256 simd_nibble8(__m256i a)
+{
+    __m256i bits =
+        _mm256_or_si256(_mm256_and_si256(a, _mm256_set1_epi32(15)), _mm256_set1_epi32(0x4B000000));
+    return _mm256_sub_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(8388616));
+}
+SIMD_INLINE vf vf_nibble(vi a)
+{
+    return (vf){simd_nibble8(a.a), simd_nibble8(a.b)};
+}
+SIMD_INLINE __m256 simd_butterfly8(__m256 a, __m256 other, const int high)
+{
+    return _mm256_blend_ps(_mm256_add_ps(a, other), _mm256_sub_ps(other, a), high);
+}
+SIMD_INLINE vf vf_butterfly(vf a, const int step)
+{
+    if (step == 1)
+        return (vf){simd_butterfly8(a.a, _mm256_permute_ps(a.a, 0xB1), 0xAA),
+                    simd_butterfly8(a.b, _mm256_permute_ps(a.b, 0xB1), 0xAA)};
+    if (step == 2)
+        return (vf){simd_butterfly8(a.a, _mm256_permute_ps(a.a, 0x4E), 0xCC),
+                    simd_butterfly8(a.b, _mm256_permute_ps(a.b, 0x4E), 0xCC)};
+    if (step == 4)
+        return (vf){simd_butterfly8(a.a, _mm256_permute2f128_ps(a.a, a.a, 1), 0xF0),
+                    simd_butterfly8(a.b, _mm256_permute2f128_ps(a.b, a.b, 1), 0xF0)};
+    return (vf){_mm256_add_ps(a.a, a.b), _mm256_sub_ps(a.a, a.b)};
+}
 SIMD_INLINE vm vm_lt(vi a, vi b)
 {
     return SIMD_PAIR(vm, _mm256_cmpgt_epi32, b, a);

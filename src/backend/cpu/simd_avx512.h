@@ -134,6 +134,49 @@ SIMD_INLINE void vf_store_half(uint16_t *p, vf a)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, 0));
 }
+/* 16 bytes, zero-extended. */
+SIMD_INLINE vi vi_load_bytes(const void *p)
+{
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(p));
+}
+/* 16 i8. */
+SIMD_INLINE vf vf_load_i8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+/* The low byte of each word. */
+SIMD_INLINE void vi_store_bytes(void *p, vi a)
+{
+    _mm_storeu_si128(p, _mm512_cvtepi32_epi8(a));
+}
+/* Towards 0. */
+SIMD_INLINE vi vi_trunc(vf a)
+{
+    return _mm512_cvttps_epi32(a);
+}
+/* Byte i (a constant) of each word as i8, times 2^24. */
+SIMD_INLINE vf vf_byte(vi a, const int i)
+{
+    const int at = i << 24 | 0x808080;
+    const __m512i move = _mm512_set4_epi32(at + (12 << 24), at + (8 << 24), at + (4 << 24), at);
+    return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(a, move));
+}
+/* The low 4 bits of each word, less 8. */
+SIMD_INLINE vf vf_nibble(vi a)
+{
+    return _mm512_permutexvar_ps(
+        a, _mm512_set_ps(7, 6, 5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5, -6, -7, -8));
+}
+/* Lane i and its partner i ^ step (1, 2, 4, 8, a constant) become their sum and difference. */
+SIMD_INLINE vf vf_butterfly(vf a, const int step)
+{
+    __m512 other = step == 1   ? _mm512_permute_ps(a, 0xB1)
+                   : step == 2 ? _mm512_permute_ps(a, 0x4E)
+                   : step == 4 ? _mm512_shuffle_f32x4(a, a, 0xB1)
+                               : _mm512_shuffle_f32x4(a, a, 0x4E);
+    const __mmask16 high = step == 1 ? 0xAAAA : step == 2 ? 0xCCCC : step == 4 ? 0xF0F0 : 0xFF00;
+    return _mm512_mask_sub_ps(_mm512_add_ps(a, other), high, other, a);
+}
 SIMD_INLINE vm vm_le(vi a, vi b)
 {
     return _mm512_cmple_epi32_mask(a, b);

@@ -126,7 +126,7 @@ SIMD_STEP vf vf_from_int(vi a)
 }
 SIMD_STEP vi vi_round(vf a)
 {
-    SIMD_EACH(vi, a.v[i] == a.v[i] ? (uint32_t)(int32_t)rintf(a.v[i]) : 0);
+    SIMD_EACH(vi, fabsf(a.v[i]) < 2147483520.0f ? (uint32_t)(int32_t)rintf(a.v[i]) : 0);
 }
 SIMD_STEP vf vf_bits(vi a)
 {
@@ -156,6 +156,36 @@ SIMD_STEP void vf_store_half(uint16_t *p, vf a)
 {
     for (int i = 0; i < 16; i++)
         p[i] = kept_f32_to_f16(a.v[i]);
+}
+SIMD_STEP vi vi_load_bytes(const void *p)
+{
+    SIMD_EACH(vi, ((const uint8_t *)p)[i]);
+}
+SIMD_STEP vf vf_load_i8(const void *p)
+{
+    SIMD_EACH(vf, ((const int8_t *)p)[i]);
+}
+SIMD_STEP void vi_store_bytes(void *p, vi a)
+{
+    for (int i = 0; i < 16; i++)
+        ((uint8_t *)p)[i] = (uint8_t)a.v[i];
+}
+/* 0 for what no word holds. */
+SIMD_STEP vi vi_trunc(vf a)
+{
+    SIMD_EACH(vi, fabsf(a.v[i]) < 2147483648.0f ? (uint32_t)(int32_t)a.v[i] : 0);
+}
+SIMD_STEP vf vf_byte(vi a, const int byte)
+{
+    SIMD_EACH(vf, (float)(int8_t)(uint8_t)(a.v[i] >> 8 * byte) * 16777216);
+}
+SIMD_STEP vf vf_nibble(vi a)
+{
+    SIMD_EACH(vf, (float)((int)(a.v[i] & 15) - 8));
+}
+SIMD_STEP vf vf_butterfly(vf a, const int step)
+{
+    SIMD_EACH(vf, (i & step) == 0 ? a.v[i] + a.v[i ^ step] : a.v[i ^ step] - a.v[i]);
 }
 SIMD_STEP vm vm_le(vi a, vi b)
 {
