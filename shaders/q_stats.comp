@@ -48,8 +48,7 @@ void main()
         uint column = min(at + lane, D - 1u);
         vec4 a[4];
         float sum = 0.0;
-        [[unroll]] for (uint k = 0u; k < 4u; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < 4u; k++) {
             a[k] = vec4(0.0);
         }
         for (uint from = skipped; from < p.row_cap; from += BATCH) {
@@ -62,16 +61,14 @@ void main()
             barrier();
             for (uint r = 0u; r < n; r++) {
                 float v = q1[((from + r) * p.n_head + head) * D + column];
-                [[unroll]] for (uint k = 0u; k < 4u; k++)
-                {
+                [[unroll]] for (uint k = 0u; k < 4u; k++) {
                     a[k] = fma(vec4(v), rows[r * 4u + k], a[k]);
                 }
                 sum += v;
             }
         }
         if (at + lane < D) {
-            [[unroll]] for (uint k = 0u; k < 16u; k++)
-            {
+            [[unroll]] for (uint k = 0u; k < 16u; k++) {
                 stats[to + (first + k) * D + column] += a[k >> 2][k & 3u];
             }
             if (column - first < 16u) {

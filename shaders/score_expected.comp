@@ -83,8 +83,7 @@ void load_keys(uint first, uint end)
         uint slot = i % NS, g = i / NS;
         vec4 lo, hi;
         kept_k8(min(first + slot, end - 1u), g, lo, hi);
-        [[unroll]] for (uint k = 0u; k < 4u; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < 4u; k++) {
             y[(8u * g + k) * (NS + 1u) + slot] = lo[k];
             y[(8u * g + 4u + k) * (NS + 1u) + slot] = hi[k];
         }
@@ -125,15 +124,12 @@ vec2 sum_parts(vec2 v)
 #define ADD_ROW(j)                                                \
     {                                                             \
         float yj[SPL];                                            \
-        [[unroll]] for (uint n = 0u; n < SPL; n++)                \
-        {                                                         \
+        [[unroll]] for (uint n = 0u; n < SPL; n++) {              \
             yj[n] = y[(j) * (NS + 1u) + slot + n * WG];           \
         }                                                         \
-        [[unroll]] for (uint k = 0u; k < Q; k++)                  \
-        {                                                         \
+        [[unroll]] for (uint k = 0u; k < Q; k++) {                \
             vec4 s = stats4[at + (j) * (D / 4u) + b * Q + k];     \
-            [[unroll]] for (uint n = 0u; n < SPL; n++)            \
-            {                                                     \
+            [[unroll]] for (uint n = 0u; n < SPL; n++) {          \
                 t[n * Q + k] = fma(vec4(yj[n]), s, t[n * Q + k]); \
             }                                                     \
         }                                                         \
@@ -143,8 +139,7 @@ vec2 sum_parts(vec2 v)
 void multiply(uint at, out vec2 sums[SPL])
 {
     uint slot = gl_LocalInvocationID.x % NS, part = gl_LocalInvocationID.x / NS;
-    [[unroll]] for (uint n = 0u; n < SPL; n++)
-    {
+    [[unroll]] for (uint n = 0u; n < SPL; n++) {
         sums[n] = vec2(0.0);
     }
     for (uint b0 = 0u; b0 < D / IB; b0 += PARTS) {
@@ -154,25 +149,21 @@ void multiply(uint at, out vec2 sums[SPL])
             continue;
         }
         vec4 t[SPL * Q];
-        [[unroll]] for (uint k = 0u; k < SPL * Q; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < SPL * Q; k++) {
             t[k] = vec4(0.0);
         }
         for (uint j = 0u; j < b * IB; j++) {
             ADD_ROW(j)
         }
-        [[unroll]] for (uint k = 0u; k < SPL * Q; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < SPL * Q; k++) {
             t[k] *= 2.0;
         }
         for (uint j = b * IB; j < (b + 1u) * IB; j++) {
             ADD_ROW(j)
         }
-        [[unroll]] for (uint k = 0u; k < IB; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < IB; k++) {
             float sum = stats4[at + D * (D / 4u) + b * Q + (k >> 2)][k & 3u];
-            [[unroll]] for (uint n = 0u; n < SPL; n++)
-            {
+            [[unroll]] for (uint n = 0u; n < SPL; n++) {
                 float yi = y[(b * IB + k) * (NS + 1u) + slot + n * WG];
                 sums[n] += yi * vec2(sum, t[n * Q + (k >> 2)][k & 3u]);
             }
@@ -190,8 +181,7 @@ void score(kept_head h, uint first, uint from, float n_seen)
         if (row < group) {
             multiply((kv_head * group + row) * (KEPT_STATS_STRIDE(D) / 4u), sums);
         } else {
-            [[unroll]] for (uint n = 0u; n < SPL; n++)
-            {
+            [[unroll]] for (uint n = 0u; n < SPL; n++) {
                 uint at = h.first + min(first + slot + n * WG, h.count - 1u);
                 sums[n] = vec2(0.0);
                 for (uint i = lane / NS; i < D / 4u; i += PARTS) {
@@ -200,8 +190,7 @@ void score(kept_head h, uint first, uint from, float n_seen)
                 }
             }
         }
-        [[unroll]] for (uint n = 0u; n < SPL; n++)
-        {
+        [[unroll]] for (uint n = 0u; n < SPL; n++) {
             vec2 sum = sum_parts(sums[n]);
             uint s = first + slot + n * WG;
             float along = sum.x / n_seen;

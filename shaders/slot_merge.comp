@@ -128,8 +128,7 @@ void main()
             }
         }
         sum /= 1.0 + total;
-        [[unroll]] for (uint k = 0u; k < 4u; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < 4u; k++) {
             value[4u * i + k] = sum[k];
         }
     }

@@ -84,8 +84,7 @@ void find_best(kept_head h, uint first, uint end)
 {
     uint lane = gl_LocalInvocationID.x;
     vec2 best[EB];
-    [[unroll]] for (uint e = 0u; e < EB; e++)
-    {
+    [[unroll]] for (uint e = 0u; e < EB; e++) {
         best[e] = vec2(KEPT_MINUS_INFINITY, 0.0);
     }
     for (uint s = first + lane; s < end; s += WG) {
@@ -93,23 +92,20 @@ void find_best(kept_head h, uint first, uint end)
             continue;
         }
         float dots[EB], square = 0.0;
-        [[unroll]] for (uint e = 0u; e < EB; e++)
-        {
+        [[unroll]] for (uint e = 0u; e < EB; e++) {
             dots[e] = 0.0;
         }
         for (uint g = 0u; g < D / 8u; g++) {
             vec4 lo, hi;
             kept_k8(h.first + s, g, lo, hi);
             square += dot(lo, lo) + dot(hi, hi);
-            [[unroll]] for (uint e = 0u; e < EB; e++)
-            {
+            [[unroll]] for (uint e = 0u; e < EB; e++) {
                 vec4 v = fma(hi, evicted[(2u * g + 1u) * EB + e], lo * evicted[2u * g * EB + e]);
                 dots[e] += (v.x + v.y) + (v.z + v.w);
             }
         }
         float size = sqrt(square);
-        [[unroll]] for (uint e = 0u; e < EB; e++)
-        {
+        [[unroll]] for (uint e = 0u; e < EB; e++) {
             float v = dots[e] / size;
             v = square == 0.0 || !is_finite(v) ? -3e38 : v;
             if (v > best[e].x) {
@@ -117,8 +113,7 @@ void find_best(kept_head h, uint first, uint end)
             }
         }
     }
-    [[unroll]] for (uint e = 0u; e < EB; e++)
-    {
+    [[unroll]] for (uint e = 0u; e < EB; e++) {
         best_of[e * WG + lane] = best[e];
     }
     barrier();

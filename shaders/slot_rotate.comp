@@ -66,8 +66,7 @@ void turn(uint slot, int by)
     for (uint g = lane; g < D / 8u; g += WG) {
         vec4 lo, hi;
         kept_k8(slot, g, lo, hi);
-        [[unroll]] for (uint k = 0u; k < 4u; k++)
-        {
+        [[unroll]] for (uint k = 0u; k < 4u; k++) {
             key[8u * g + k] = lo[k];
             key[8u * g + 4u + k] = hi[k];
         }
