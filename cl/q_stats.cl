@@ -1,5 +1,49 @@
+/* q_stats: the queries of a block into the sums of their head (kept_stats_params).
+ *
+ * Group (x, y): query head x, elements 16y … 16y + 15 of one factor of the products. The sums of
+ * products are symmetric, so they are taken as columns of the matrix: a lane has whole vectors of 16
+ * and COLUMNS of them at once.
+ */
 #include "common/kept.clh"
 
-__kernel KEPT_GROUP void q_stats(__global const uint *queries, __global uint *stats, __global const uint *step, const struct kept_stats_params p)
+#ifndef D
+#define D 64
+#endif
+#define COLUMNS (WG == 1 ? 8 : 1)
+
+__kernel KEPT_GROUP void q_stats(__global const float *queries, __global float *stats,
+                                 __global const uint *step, const struct kept_stats_params p)
 {
+    if (LIVE_ROWS(step, p) != p.row_cap)
+        return;
+    uint head = get_group_id(0), part = get_group_id(1);
+    uint position = step[KEPT_STEP_BASE] + p.row_first;
+    uint first = min(p.sinks - min(p.sinks, position), p.row_cap);
+    ulong stride = (ulong)p.n_head * D;
+    __global const float *q = queries + (ulong)head * D;
+    __global float *sums = stats + (ulong)head * KEPT_STATS_STRIDE(D);
+    for (uint j = LID * COLUMNS; j < D; j += WG * COLUMNS) {
+        float16 sum[COLUMNS];
+#pragma unroll
+        for (uint i = 0; i < COLUMNS; i++)
+            sum[i] = (float16)(0.0f);
+        for (uint r = first; r < p.row_cap; r++) {
+            float16 v = vload16(part, q + r * stride);
+#pragma unroll
+            for (uint i = 0; i < COLUMNS; i++)
+                sum[i] = MAC(v, (float16)(q[r * stride + j + i]), sum[i]);
+        }
+#pragma unroll
+        for (uint i = 0; i < COLUMNS; i++) {
+            __global float *to = sums + (j + i) * D;
+            vstore16(vload16(part, to) + sum[i], part, to);
+        }
+    }
+    if (LID == 0) {
+        float16 sum = (float16)(0.0f);
+        for (uint r = first; r < p.row_cap; r++)
+            sum += vload16(part, q + r * stride);
+        __global float *to = sums + D * D;
+        vstore16(vload16(part, to) + sum, part, to);
+    }
 }

@@ -1,5 +1,174 @@
+/* score_expected: expected attention of slots (kept_score_params).
+ *
+ * Group: 64 slots (x) of one KV head (y), a tile of 16 at a time: y, the keys turned back, serves
+ * all query heads of the group. The products y^T S y take the lower triangle of S, which is
+ * symmetric: BAND rows at once, the bands dealt out to the sets of lanes.
+ */
 #include "common/kept.clh"
+#include "common/retain.clh"
 
-__kernel KEPT_GROUP void score_expected(__global const uint *k_slots, __global const uint *v_slots, __global const uint *stats, __global const uint *table, __global const uint *heads, __global uint *z, __global const uint *step, const struct kept_score_params p)
+#define BAND (WG == 1 ? 8 : 4)
+
+/* Multiplies the keys by Hadamard. All lanes; ends with SYNC. */
+static void tile_hadamard(TILE y)
 {
+    const uint block = D & -D;
+    for (uint half_len = 1; half_len < block; half_len *= 2) {
+        float scale = half_len * 2 == block ? rsqrt((float)block) : 1.0f;
+        for (uint i = SET; i < D / 2; i += SETS) {
+            uint at = i / half_len * 2 * half_len + i % half_len;
+            F a = OWN(y, at), b = OWN(y, at + half_len);
+            OWN(y, at) = (a + b) * scale;
+            OWN(y, at + half_len) = (a - b) * scale;
+        }
+        SYNC();
+    }
+}
+
+/* Turns the keys back by the mean rotation of positions `position` … + 511. All lanes; ends with
+ * SYNC. */
+static void turn_back(TILE y, __global const float *table, int position,
+                      const struct kept_score_params *p)
+{
+    uint half_rot = p->n_rot / 2;
+    bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
+    __global const float *lo = table + (ulong)(position & 255) * p->n_rot;
+    __global const float *hi = table + (ulong)(256 + (int)p->hi_bias + (position >> 8)) * p->n_rot;
+    __global const float *mean = table + (ulong)p->mean_row * p->n_rot;
+    for (uint i = SET; i < half_rot; i += SETS) {
+        uint at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half_rot;
+        float2 s = vload2(i, lo), t = vload2(i, hi), m = vload2(i, mean);
+        float2 r = (float2)(s.x * t.x - s.y * t.y, s.x * t.y + s.y * t.x);
+        float c = r.x * m.x - r.y * m.y, sn = r.x * m.y + r.y * m.x;
+        F a = OWN(y, at_a), b = OWN(y, at_b);
+        OWN(y, at_a) = a * c + b * sn;
+        OWN(y, at_b) = b * c - a * sn;
+    }
+    SYNC();
+}
+
+/* y^T S y over the bands of this set. */
+static F quadratic(__global const float *s, TILE y)
+{
+    F sum = (F)(0.0f);
+    for (uint i = SET * BAND; i < D; i += SETS * BAND) {
+        __global const float *rows = s + i * D;
+        F left[BAND];
+#pragma unroll
+        for (uint r = 0; r < BAND; r++)
+            left[r] = (F)(0.0f);
+        for (uint j = 0; j < i; j++) {
+            F v = OWN(y, j);
+#pragma unroll
+            for (uint r = 0; r < BAND; r++)
+                left[r] = MAC(v, (F)(rows[r * D + j]), left[r]);
+        }
+#pragma unroll
+        for (uint r = 0; r < BAND; r++) {
+            F row = 2.0f * left[r];
+#pragma unroll
+            for (uint j = 0; j < BAND; j++)
+                row = MAC(OWN(y, i + j), (F)(rows[r * D + i + j]), row);
+            sum = MAC(OWN(y, i + r), row, sum);
+        }
+    }
+    return sum;
+}
+
+/* The sum of queries times y, over the elements of this set. */
+static F along_mean(__global const float *sums, TILE y)
+{
+    F sum = (F)(0.0f);
+    for (uint i = SET; i < D; i += SETS)
+        sum = MAC(OWN(y, i), (F)(sums[i]), sum);
+    return sum;
+}
+
+/* |v|^2 of the tile's slots, over the runs of this set; of the n first slots only. */
+static F value_squares(__global const uint *tile, uint n)
+{
+#if WG == 1
+    float squares[16];
+    for (uint row = 0; row < 16; row++) {
+        float16 sum = (float16)(0.0f);
+        for (uint run = 0; row < n && run < D / 16; run++) {
+            float16 v = value_run(tile, D, row, run);
+            sum = MAC(v, v, sum);
+        }
+        squares[row] = sum16(sum);
+    }
+    return vload16(0, squares);
+#else
+    float sum = 0.0f;
+    for (uint run = SET; OWN_SLOT < n && run < D / 16; run += SETS) {
+        float16 v = value_run(tile, D, OWN_SLOT, run);
+        sum += sum16(v * v);
+    }
+    return sum;
+#endif
+}
+
+/* Writes the values of a tile of which slots [skip, n) are wanted; the first set does. */
+static void tile_store(__global float *to, uint skip, uint n, F v)
+{
+#if WG == 1
+    if (skip == 0) {
+        store_some(to, n, v);
+        return;
+    }
+    float some[16];
+    vstore16(v, 0, some);
+    for (uint i = skip; i < n; i++)
+        to[i] = some[i];
+#else
+    if (LID < 16 && LID >= skip && LID < n)
+        to[LID] = v;
+#endif
+}
+
+__kernel KEPT_GROUP void score_expected(__global const uint *k_slots, __global const uint *v_slots,
+                                        __global const float *stats, __global const float *table,
+                                        __global const uint *heads, __global float *z,
+                                        __global const uint *step, const struct kept_score_params p)
+{
+    TILE_OF(y, D);
+#if WG > 1
+    __local float scratch[WG];
+#endif
+    if (!BLOCK_IS_LIVE(step, p))
+        return;
+    uint kv = get_group_id(1), group = p.n_head / p.n_kv, end = BLOCK_END(step, p);
+    struct extent e = extent_of(heads, kv, p.total);
+    uint count = min(count_before(&e, end), p.z_stride);
+    int position = (int)end - e.shift;
+    bool turns = p.rope_pairs != KEPT_ROPE_NONE && p.n_rot > 0;
+    if (count <= head_word(heads, kv, KEPT_HEAD_BUDGET) ||
+        (turns && (position >> 8) < -(int)p.hi_bias))
+        return;
+    uint from = scored_from(heads, kv, end, count, add_sat(p.window, p.row_cap), p.refresh);
+    uint first = max(from / 16, (uint)get_group_id(0) * 4);
+    uint last = min((count + 15) / 16, (uint)get_group_id(0) * 4 + 4);
+    float per_n = 1.0f / (float)(end > p.sinks ? end - p.sinks : 1);
+    z += (ulong)kv * (group + 1) * p.z_stride;
+    stats += (ulong)kv * group * KEPT_STATS_STRIDE(D);
+    for (uint t = first; t < last; t++) {
+        uint n = min(count - t * 16, 16u), skip = from > t * 16 ? from - t * 16 : 0;
+        ulong tile = e.first / 16 + t;
+        SYNC(); /* the last tile is done with */
+        tile_load(k_slots + tile * KEPT_TILE_WORDS(KT, D), (I)(-1), y);
+        if (ROTATED(KT))
+            tile_hadamard(y);
+        if (turns)
+            turn_back(y, table, position, &p);
+        for (uint g = 0; g < group; g++) {
+            __global const float *s = stats + (ulong)g * KEPT_STATS_STRIDE(D);
+            F along = SET_SUM(along_mean(s + D * D, y), scratch) * (p.q_scale * per_n);
+            F square = SET_SUM(quadratic(s, y), scratch) * (p.q_scale * p.q_scale * per_n);
+            tile_store(z + (ulong)g * p.z_stride + t * 16, skip, n,
+                       along + 0.5f * (square - along * along));
+        }
+        F squares = value_squares(v_slots + tile * KEPT_TILE_WORDS(VT, D), n);
+        squares = SET_SUM(squares, scratch);
+        tile_store(z + (ulong)group * p.z_stride + t * 16, skip, n, sqrt(squares));
+    }
 }

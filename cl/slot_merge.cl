@@ -1,5 +1,88 @@
+/* slot_merge: values of evicted slots into kept ones (kept_merge_slots_params).
+ *
+ * Group: evicted slot number x of one KV head (y). The first of those that share a nearest slot
+ * does the work for all of them; the groups of the others return. Only that group writes the slot.
+ */
 #include "common/kept.clh"
+#include "common/retain.clh"
 
-__kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global uint *meta, __global uint *scores, __global const uint *heads, __global const uint *moves, __global const uint *near, __global const uint *step, const struct kept_merge_slots_params p)
+#define RUNS ((D / 16 + WG - 1) / WG) /* runs of 16 elements that a lane owns */
+
+/* The slot nearest to evicted slot number i over all splits; `none` when there is none. */
+static uint nearest_of(__global const uint *near, uint i, uint n_splits, uint block, uint none)
 {
+    float best = -INFINITY;
+    uint slot = none;
+    for (uint split = 0; split < n_splits; split++) {
+        uint2 at = vload2((ulong)split * block + i, near);
+        float like = as_float(at.x);
+        if (like > best || (like == best && like > -INFINITY && at.y < slot)) {
+            best = like;
+            slot = at.y;
+        }
+    }
+    return slot;
+}
+
+__kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta,
+                                    __global float *scores, __global const uint *heads,
+                                    __global const uint *moves, __global const uint *near,
+                                    __global const uint *step,
+                                    const struct kept_merge_slots_params p)
+{
+    SHARED uint target[KEPT_MAX_BLOCK];
+    SHARED float x[D];
+    if (!BLOCK_IS_LIVE(step, p))
+        return;
+    uint own = get_group_id(0), kv = get_group_id(1);
+    struct extent e = extent_of(heads, kv, p.total);
+    struct moves m = moves_of(moves, kv, p.row_cap, e.cap);
+    if (own >= m.m)
+        return;
+    near += 2 * (ulong)kv * p.n_splits * p.row_cap;
+    for (uint i = LID; i < m.m; i += WG)
+        target[i] =
+            m.evicted[i] < e.cap ? nearest_of(near, i, p.n_splits, p.row_cap, e.cap) : e.cap;
+    SYNC();
+    uint r = target[own];
+    if (r >= e.cap)
+        return;
+    for (uint i = 0; i < own; i++)
+        if (target[i] == r)
+            return;
+
+    __global uint *v = v_slots + (ulong)(e.first / 16) * KEPT_TILE_WORDS(VT, D);
+    __global float *bias = meta + p.total + e.first + r;
+    __global float *score = scores + e.first, *weight = score + p.total;
+    __global uint *tile = v + (ulong)(r / 16) * KEPT_TILE_WORDS(VT, D);
+    float16 sum[RUNS];
+    float total = 0.0f;
+    for (uint j = 0; j < RUNS; j++)
+        if (LID + j * WG < D / 16)
+            sum[j] = value_run(tile, D, r % 16, LID + j * WG);
+    for (uint i = own; i < m.m; i++) {
+        if (target[i] != r)
+            continue;
+        uint slot = m.evicted[i];
+        float w = exp(weight[slot] - weight[r]);
+        if (isnan(w))
+            continue;
+        w = fmin(w, 1e4f);
+        total += w;
+        __global const uint *from = v + (ulong)(slot / 16) * KEPT_TILE_WORDS(VT, D);
+        for (uint j = 0; j < RUNS; j++)
+            if (LID + j * WG < D / 16)
+                sum[j] = MAC(value_run(from, D, slot % 16, LID + j * WG), (float16)(w), sum[j]);
+    }
+    for (uint j = 0; j < RUNS; j++)
+        if (LID + j * WG < D / 16)
+            vstore16(sum[j] / (1.0f + total), LID + j * WG, x);
+    SYNC_GLOBAL(); /* slot r has been read */
+    value_store(tile, D, r % 16, x);
+    if (LID == 0) {
+        float gain = log1p(total);
+        *bias += gain;
+        weight[r] += gain;
+        score[r] *= 1.0f + total;
+    }
 }

@@ -1,5 +1,46 @@
+/* slot_renumber: compact positions: every kept slot's place in the order of positions
+ * (kept_rotate_params).
+ *
+ * Group: 64 slots (x) of one KV head (y), KEPT_V of them a lane at once; every position of the head
+ * passes by once.
+ */
 #include "common/kept.clh"
+#include "common/retain.clh"
 
-__kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const uint *heads, __global const uint *moves, __global uint *z, __global const uint *step, const struct kept_rotate_params p)
+#define OWN_VECTORS (WG == 1 ? 4 : 1)
+
+__kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const uint *heads,
+                                       __global const uint *moves, __global uint *z,
+                                       __global const uint *step, const struct kept_rotate_params p)
 {
+    if (!BLOCK_IS_LIVE(step, p))
+        return;
+    uint kv = get_group_id(1), first = get_group_id(0) * 64;
+    struct extent e = extent_of(heads, kv, p.total);
+    uint n = min(e.base, p.z_stride), end = min(n, first + 64);
+    if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
+        return;
+    __global const uint *pos = meta + e.first;
+    __global uint *to = z + (ulong)kv * p.z_head_stride;
+    for (uint s = first + LID * KEPT_V; s < end; s += WG * KEPT_V * OWN_VECTORS) {
+        U own[OWN_VECTORS], smaller[OWN_VECTORS];
+        for (uint i = 0; i < OWN_VECTORS; i++) {
+            uint at = min(s + 16 * i, end);
+            own[i] = load_words(pos + at, end - at, 0);
+            smaller[i] = (U)(0u);
+        }
+        for (uint other = 0; other < n; other++) {
+#pragma unroll
+            for (uint i = 0; i < OWN_VECTORS; i++)
+#if KEPT_V == 16
+                smaller[i] -= as_uint16((int16)((int)pos[other]) < as_int16(own[i]));
+#else
+                smaller[i] += (int)pos[other] < as_int(own[i]);
+#endif
+        }
+        for (uint i = 0; i < OWN_VECTORS; i++) {
+            uint at = min(s + 16 * i, end);
+            store_words(to + at, end - at, smaller[i]);
+        }
+    }
 }
