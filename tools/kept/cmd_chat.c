@@ -78,8 +78,11 @@ static kept_status do_memory(struct chat *chat, const char *text, struct kept_er
     const struct kept_plan_info *info = kept_plan_info(chat->engine.plan);
     struct kept_session_stats stats;
     char planned[32], actual[32], kv[32];
+    struct kept_slot_counts slots;
+    kept_status status = kept_session_slots(chat->engine.session, &slots, err);
     (void)text;
-    (void)err;
+    if (status != KEPT_OK)
+        return status;
     kept_session_stats(chat->engine.session, &stats);
     printf("%u of %u tokens of context are used; %s are planned, %s are allocated, %s of it for "
            "keys and "
@@ -87,6 +90,12 @@ static kept_status do_memory(struct chat *chat, const char *text, struct kept_er
            kept_session_position(chat->engine.session), info->context_tokens,
            cli_bytes(planned, stats.planned_bytes), cli_bytes(actual, stats.actual_bytes),
            cli_bytes(kv, info->kv_bytes));
+    if (info->retains)
+        printf("Of the past, %llu slots per KV head are live on average (at most %llu), %llu were "
+               "evicted, %llu of those\nmerged into kept ones.\n",
+               (unsigned long long)cli_slots_per_head(&chat->engine, &slots),
+               (unsigned long long)slots.most, (unsigned long long)slots.evicted,
+               (unsigned long long)slots.merged);
     return KEPT_OK;
 }
 

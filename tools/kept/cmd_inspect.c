@@ -1,15 +1,18 @@
 /* cmd_inspect.c: kept inspect: metadata and tensors of a file, also of one that kept cannot
- * run. */
+ * run; or what a sidecar says. */
 #include <stdio.h>
+#include <string.h>
 
 #include "kept/kept.h"
 
 #include "commands.h"
 #include "json_out.h"
+#include "sidecar_out.h"
 #include "terminal.h"
 
-#define KEY_BYTES   256u
-#define VALUE_BYTES 65536u /* chat templates are long */
+#define KEY_BYTES     256u
+#define VALUE_BYTES   65536u /* chat templates are long */
+#define SIDECAR_MAGIC "\xB4KEPTSC\n"
 
 static const char *shape_text(const struct kept_tensor_info *tensor, char to[96])
 {
@@ -84,12 +87,40 @@ static void print_text(const char *path, const kept_inspection *inspection, bool
                cli_bytes(bytes, tensor.n_bytes));
 }
 
+/* By its first bytes. */
+static bool is_sidecar(const char *path)
+{
+    char magic[8];
+    FILE *file = fopen(path, "rb");
+    bool is = file && fread(magic, 1, sizeof magic, file) == sizeof magic &&
+              memcmp(magic, SIDECAR_MAGIC, sizeof magic) == 0;
+    if (file)
+        fclose(file);
+    return is;
+}
+
+static enum cli_exit inspect_sidecar(const struct cli_settings *settings, const char *path)
+{
+    kept_sidecar *sidecar = NULL;
+    struct kept_error err = {0};
+    if (kept_sidecar_open(path, NULL, &sidecar, &err) != KEPT_OK)
+        return cli_report(settings, &err);
+    if (settings->json)
+        cli_json_print(cli_sidecar_json(path, sidecar), true);
+    else
+        cli_sidecar_print(path, sidecar);
+    kept_sidecar_close(&sidecar);
+    return CLI_OK;
+}
+
 enum cli_exit cli_inspect(const struct cli_settings *settings)
 {
     const char *path = settings->args[0];
     kept_inspection *inspection = NULL;
     kept_model *model = NULL;
     struct kept_error err = {0}, unusable = {0};
+    if (is_sidecar(path))
+        return inspect_sidecar(settings, path);
     if (kept_inspection_create(path, &inspection, &err) != KEPT_OK)
         return cli_report(settings, &err);
     if (kept_model_open(path, NULL, &model, &unusable) == KEPT_OK)

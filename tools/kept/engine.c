@@ -5,6 +5,7 @@
 
 #include "fail.h"
 #include "json_out.h"
+#include "past.h"
 #include "plan_out.h"
 #include "terminal.h"
 
@@ -18,7 +19,7 @@ kept_status cli_engine_model(struct cli_engine *engine, const struct cli_setting
     kept_status status = kept_model_open(path, &engine->log, &engine->model, err);
     if (status == KEPT_OK)
         engine->tokenizer = kept_model_tokenizer(engine->model);
-    return status;
+    return status == KEPT_OK ? cli_past_open(engine, err) : status;
 }
 
 kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err)
@@ -40,8 +41,8 @@ kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err)
     return KEPT_OK;
 }
 
-kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
-                            struct kept_error *err)
+struct kept_plan_params cli_engine_params(const struct cli_engine *engine, uint32_t context,
+                                          uint32_t logits_rows)
 {
     const struct cli_settings *settings = engine->settings;
     struct kept_plan_params params = {.context_tokens = context,
@@ -49,8 +50,28 @@ kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_
                                       .logits_rows = logits_rows,
                                       .memory_bytes = settings->memory_bytes,
                                       .margin_bytes = settings->margin_bytes};
+    cli_past_params(engine, &params);
+    return params;
+}
+
+kept_status cli_engine_plan(struct cli_engine *engine, uint32_t context, uint32_t logits_rows,
+                            struct kept_error *err)
+{
+    struct kept_plan_params params = cli_engine_params(engine, context, logits_rows);
+    kept_status status = cli_engine_replan(engine, &params, err);
+    if (status == KEPT_OK)
+        cli_past_notes(engine);
+    return status;
+}
+
+kept_status cli_engine_replan(struct cli_engine *engine, const struct kept_plan_params *params,
+                              struct kept_error *err)
+{
+    cli_interrupt_session(NULL);
+    kept_session_destroy(&engine->session);
+    kept_plan_destroy(&engine->plan);
     kept_status status =
-        kept_plan_create(engine->model, &engine->profile, &params, &engine->plan, err);
+        kept_plan_create(engine->model, &engine->profile, params, &engine->plan, err);
     if (status == KEPT_E_UNSUPPORTED) /* by the device's limits, not for what the file is */
         err->status = status = KEPT_E_BUDGET;
     if (status != KEPT_OK)
@@ -70,14 +91,25 @@ kept_status cli_engine_start(struct cli_engine *engine, uint32_t context, uint32
     kept_status status = cli_engine_device(engine, err);
     if (status == KEPT_OK)
         status = cli_engine_plan(engine, context, logits_rows, err);
-    if (status == KEPT_OK)
-        status = kept_session_create(engine->plan, engine->device, cli_progress,
-                                     (void *)engine->settings, &engine->session, err);
+    return status == KEPT_OK ? cli_engine_load(engine, err) : status;
+}
+
+kept_status cli_engine_load(struct cli_engine *engine, struct kept_error *err)
+{
+    kept_status status = kept_session_create(engine->plan, engine->device, cli_progress,
+                                             (void *)engine->settings, &engine->session, err);
     cli_progress_end();
     cli_interrupt_session(engine->session);
     if (status == KEPT_OK && cli_interrupted())
         status = cli_fail(err, KEPT_E_CANCELLED, "cancelled while loading");
-    return status;
+    return status == KEPT_OK ? cli_past_check(engine, err) : status;
+}
+
+uint64_t cli_slots_per_head(const struct cli_engine *engine, const struct kept_slot_counts *counts)
+{
+    const struct kept_model_info *model = kept_model_info(engine->model);
+    uint64_t heads = (uint64_t)model->n_layers * model->n_kv_head;
+    return (counts->live + heads / 2) / heads;
 }
 
 enum cli_exit cli_engine_fail(struct cli_engine *engine, const struct kept_error *err)
@@ -105,5 +137,6 @@ void cli_engine_finish(struct cli_engine *engine)
     kept_session_destroy(&engine->session);
     kept_plan_destroy(&engine->plan);
     kept_device_destroy(&engine->device);
+    kept_sidecar_close(&engine->sidecar);
     kept_model_close(&engine->model);
 }

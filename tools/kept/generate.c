@@ -199,6 +199,8 @@ kept_status cli_generate(struct cli_engine *engine, struct cli_tokens *tokens,
     }
     if (status == KEPT_OK)
         status = flush(&writer, err);
+    if (status == KEPT_OK)
+        status = kept_session_slots(engine->session, &out->slots, err);
     free(writer.piece);
     return status;
 }
@@ -250,15 +252,17 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
                   "tokens", ids, "text", cli_json_text(answer->text.bytes, answer->text.n),
                   "finish_reason", answer->finish, "seed", (json_int_t)answer->seed);
     json_t *figures =
-        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:i}", "load_s",
+        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "load_s",
                   (double)stats.load_ns / 1e9, "first_token_s",
                   (double)answer->first_token_ns / 1e9, "prefill_tps",
                   per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
                   "decode_tps", per_second(answer->evaluated, answer->decode_ns), "planned_bytes",
                   (json_int_t)stats.planned_bytes, "actual_bytes", (json_int_t)stats.actual_bytes,
                   "driver_overhead_bytes", (json_int_t)stats.driver_bytes, "kv_tokens_seen",
-                  (json_int_t)position, "kv_slots_live", (json_int_t)position, "evicted", 0,
-                  "merged", 0, "facts_used", 0);
+                  (json_int_t)position, "kv_slots_live",
+                  (json_int_t)cli_slots_per_head(engine, &answer->slots), "evicted",
+                  (json_int_t)answer->slots.evicted, "merged", (json_int_t)answer->slots.merged,
+                  "facts_used", 0);
     if (object && figures)
         json_object_update(object, figures);
     json_decref(figures);

@@ -15,6 +15,7 @@ struct cli_answer {
     uint64_t first_token_ns; /* from the program's start (chat: from the question) */
     uint64_t prefill_ns, decode_ns;
     uint64_t seed;
+    struct kept_slot_counts slots; /* live when the answer ended */
 };
 
 /* Evaluates what of `tokens` the session does not hold yet, then generates. The text goes to

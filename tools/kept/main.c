@@ -21,7 +21,9 @@ static const struct command commands[] = {
       "  kept run model.gguf -p \"Why is the sky blue?\"\n"
       "  kept run model.gguf -f question.txt --device vulkan --memory 600MiB\n"
       "  echo \"Once upon a time\" | kept run model.gguf --raw -n 64 --temp 0\n"
-      "  kept run model.gguf -p Hello --json --seed 1\n\n"
+      "  kept run model.gguf -p Hello --json --seed 1\n"
+      "  kept run model.gguf -f book.txt --context 8192 --kv q8_0 --retain scored "
+      "--retain-budget 25%\n\n"
       "The prompt comes from -p, from -f, or from standard input when that is not a terminal.\n",
       CLI_RUN, 1, cli_run },
     { "chat", "MODEL", "a conversation",
@@ -35,15 +37,17 @@ static const struct command commands[] = {
       "  kept plan model.gguf --context 8192\n"
       "  kept plan model.gguf --memory 300MiB --json\n"
       "  kept devices --json > laptop.json; kept plan model.gguf --profile laptop.json\n"
-      "  kept plan model.gguf --regions --svg plan.svg\n\n"
+      "  kept plan model.gguf --regions --svg plan.svg\n"
+      "  kept plan model.gguf --context 8192 --retain scored --retain-budget 25%\n\n"
       "Needs only the model's header. Exit code 4 when the plan does not fit.\n",
       CLI_PLAN, 1, cli_plan },
     { "devices", "", "every device, every face of it, and why others are not usable",
       "  kept devices\n"
       "  kept devices --json > laptop.json\n",
       CLI_DEVICES, 0, cli_devices },
-    { "inspect", "MODEL", "what is in a model file",
+    { "inspect", "FILE", "what is in a model file or a sidecar",
       "  kept inspect model.gguf\n"
+      "  kept inspect model.kept\n"
       "  kept inspect model.gguf --tensors --json\n",
       CLI_INSPECT, 1, cli_inspect },
     { "tokenize", "MODEL", "text to token ids and back",

@@ -13,6 +13,9 @@ enum cli_option_kind {
     CLI_SIZE,   /* uint64_t bytes, with units */
     CLI_REAL,   /* double within low and high */
     CLI_LEVEL,  /* enum kept_log_level */
+    CLI_WORD,   /* uint32_t: which one of `words`, from 0 */
+    CLI_TYPES,  /* two uint32_t: K[:V], each one of `words`, from 0 */
+    CLI_BUDGET, /* struct cli_budget: N or P% */
     CLI_ONLY    /* stored nowhere: `words` are the values this version has, others come later */
 };
 

@@ -154,23 +154,63 @@ static kept_status read_level(const struct cli_option *o, const char *text,
                     spelling(o, name), text);
 }
 
-/* Whether `word` is one of the words in `list`, which are separated by spaces. */
-static bool one_of(const char *word, const char *list)
+/* Which of the words of the list the first n characters of text are, or -1. */
+static int word_of(const char *text, size_t n, const char *list)
 {
-    size_t n = strlen(word);
-    for (const char *at = list; at && *at;) {
-        size_t length = strcspn(at, " ");
-        if (length == n && strncmp(at, word, n) == 0)
-            return true;
-        at += length + strspn(at + length, " ");
+    for (int i = 0; *list; i++) {
+        size_t length = strcspn(list, " ");
+        if (length == n && strncmp(list, text, n) == 0)
+            return i;
+        list += length + strspn(list + length, " ");
     }
-    return false;
+    return -1;
+}
+
+static kept_status read_word(const struct cli_option *o, const char *text, uint32_t *out,
+                             struct kept_error *err)
+{
+    char name[40];
+    int i = word_of(text, strlen(text), o->words);
+    if (i < 0)
+        return cli_fail(err, KEPT_E_ARGUMENT, "%s: '%.60s' is none of %s", spelling(o, name), text,
+                        o->words);
+    *out = (uint32_t)i;
+    return KEPT_OK;
+}
+
+/* K or K:V; out[0] and out[1]. */
+static kept_status read_types(const struct cli_option *o, const char *text, uint32_t *out,
+                              struct kept_error *err)
+{
+    char name[40];
+    size_t n = strcspn(text, ":");
+    int k = word_of(text, n, o->words);
+    int v = text[n] ? word_of(text + n + 1, strlen(text + n + 1), o->words) : k;
+    if (k < 0 || v < 0)
+        return cli_fail(err, KEPT_E_ARGUMENT, "%s: '%.60s' is not K or K:V, each one of %s",
+                        spelling(o, name), text, o->words);
+    out[0] = (uint32_t)k;
+    out[1] = (uint32_t)v;
+    return KEPT_OK;
+}
+
+static kept_status read_budget(const struct cli_option *o, const char *text, struct cli_budget *out,
+                               struct kept_error *err)
+{
+    char name[40];
+    size_t n = cli_budget_read(text, out);
+    if (n == 0 || text[n])
+        return cli_fail(err, KEPT_E_ARGUMENT,
+                        "%s: '%.60s' is neither a number of slots above 0 nor a percentage above 0 "
+                        "and up to 100%%",
+                        spelling(o, name), text);
+    return KEPT_OK;
 }
 
 static kept_status read_only(const struct cli_option *o, const char *text, struct kept_error *err)
 {
     char name[40];
-    if (one_of(text, o->words))
+    if (o->words && word_of(text, strlen(text), o->words) >= 0)
         return KEPT_OK;
     return cli_fail(err, KEPT_E_ARGUMENT, "%s %.60s is not available in this version%s%.30s",
                     spelling(o, name), text, o->words ? "; it has " : "", o->words ? o->words : "");
@@ -208,6 +248,12 @@ static kept_status store(struct cli_settings *settings, const struct cli_option 
         return read_size(o, text, (void *)field, err);
     case CLI_REAL:
         return read_real(o, text, (void *)field, err);
+    case CLI_WORD:
+        return read_word(o, text, (void *)field, err);
+    case CLI_TYPES:
+        return read_types(o, text, (void *)field, err);
+    case CLI_BUDGET:
+        return read_budget(o, text, (void *)field, err);
     case CLI_LEVEL:
         return read_level(o, text, (void *)field, err);
     default:
@@ -275,6 +321,26 @@ static void set_defaults(struct cli_settings *settings)
                                       .top_p = 0.95,
                                       .min_p = 0.05,
                                       .repeat_penalty = 1.0};
+}
+
+size_t cli_budget_read(const char *text, struct cli_budget *out)
+{
+    char *end;
+    errno = 0;
+    double value = strtod(text, &end);
+    bool percent = *end == '%';
+    struct cli_budget budget = {.given = true};
+    if (text[0] < '0' || text[0] > '9' || errno || !(value > 0) ||
+        value > (percent ? 100 : 1 << 28))
+        return 0;
+    if (percent)
+        budget.percent = value;
+    else
+        budget.slots = (uint32_t)value;
+    if (!percent && (double)budget.slots != value)
+        return 0;
+    *out = budget;
+    return (size_t)(end - text) + percent;
 }
 
 kept_status cli_options_parse(struct cli_settings *settings, uint32_t command_bit, int argc,

@@ -33,9 +33,25 @@ json_t *cli_plan_alternatives(const kept_plan *plan)
     json_t *list = json_array();
     struct kept_alternative_info alternative;
     for (uint32_t i = 0; kept_plan_alternative(plan, i, &alternative); i++)
-        json_array_append_new(list, json_pack("{s:s, s:I}", "change", alternative.change,
-                                              "total_bytes", (json_int_t)alternative.total_bytes));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:s}", "change", alternative.change,
+                                        "total_bytes", (json_int_t)alternative.total_bytes,
+                                        "quality", alternative.quality ? alternative.quality : ""));
     return list;
+}
+
+/* Budgets of KV heads, [layer][head]. */
+static json_t *heads_json(const kept_plan *plan)
+{
+    json_t *layers = json_array();
+    uint32_t budget, planned;
+    for (uint32_t l = 0; kept_plan_head(plan, l, 0, &budget, &planned); l++) {
+        json_t *heads = json_array();
+        for (uint32_t h = 0; kept_plan_head(plan, l, h, &budget, &planned); h++)
+            json_array_append_new(heads, json_integer(budget));
+        json_array_append_new(layers, heads);
+    }
+    return layers;
 }
 
 static json_t *regions_json(const kept_plan *plan)
@@ -72,20 +88,21 @@ json_t *cli_plan_json(const kept_plan *plan)
 {
     const struct kept_plan_info *info = kept_plan_info(plan);
     const struct kept_profile *profile = kept_plan_profile(plan);
-    json_t *object =
-        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "fits",
-                  (int)info->fits, "budget_bytes", (json_int_t)info->budget_bytes, "total_bytes",
-                  (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes,
-                  "driver_bytes", (json_int_t)info->driver_bytes, "weight_bytes",
-                  (json_int_t)info->weight_bytes, "kv_bytes", (json_int_t)info->kv_bytes,
-                  "activation_bytes", (json_int_t)info->activation_bytes, "lower_bound_bytes",
-                  (json_int_t)info->lower_bound_bytes, "context_tokens",
-                  (json_int_t)info->context_tokens, "chunk_tokens", (json_int_t)info->chunk_tokens,
-                  "logits_rows", (json_int_t)info->logits_rows);
-    json_t *lists =
-        json_pack("{s:[{s:s, s:I, s:I}], s:o, s:o}", "devices", "name", profile->id, "total_bytes",
-                  (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes,
-                  "regions", regions_json(plan), "choices", choices_json(plan));
+    json_t *object = json_pack(
+        "{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "fits",
+        (int)info->fits, "budget_bytes", (json_int_t)info->budget_bytes, "total_bytes",
+        (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes,
+        "driver_bytes", (json_int_t)info->driver_bytes, "weight_bytes",
+        (json_int_t)info->weight_bytes, "kv_bytes", (json_int_t)info->kv_bytes, "activation_bytes",
+        (json_int_t)info->activation_bytes, "lower_bound_bytes",
+        (json_int_t)info->lower_bound_bytes, "context_tokens", (json_int_t)info->context_tokens,
+        "chunk_tokens", (json_int_t)info->chunk_tokens, "logits_rows",
+        (json_int_t)info->logits_rows, "scorer_bytes", (json_int_t)info->scorer_bytes, "slots",
+        (json_int_t)info->slots, "retains", (int)info->retains);
+    json_t *lists = json_pack(
+        "{s:[{s:s, s:I, s:I}], s:o, s:o, s:o}", "devices", "name", profile->id, "total_bytes",
+        (json_int_t)info->total_bytes, "planned_bytes", (json_int_t)info->planned_bytes, "regions",
+        regions_json(plan), "choices", choices_json(plan), "heads", heads_json(plan));
     if (object && lists)
         json_object_update(object, lists);
     json_decref(lists);
@@ -107,6 +124,19 @@ static void print_regions(FILE *to, const kept_plan *plan)
             snprintf(life, sizeof life, "%d-%d", (int)r.first_use, (int)r.last_use);
         fprintf(to, "%-24s %-12s %11s %3u %12llu  %-13s %s\n", r.name, r.category,
                 cli_bytes(bytes, r.bytes), r.buffer, (unsigned long long)r.offset, life, r.why);
+    }
+}
+
+/* What each KV head may keep, where heads differ from the context. */
+static void print_heads(FILE *to, const kept_plan *plan)
+{
+    uint32_t budget, planned;
+    fputs("\nBudgets of KV heads in slots (planned with the block that grows):\n", to);
+    for (uint32_t l = 0; kept_plan_head(plan, l, 0, &budget, &planned); l++) {
+        fprintf(to, "  layer %-4u", l);
+        for (uint32_t h = 0; kept_plan_head(plan, l, h, &budget, &planned); h++)
+            fprintf(to, " %6u (%u)", budget, planned);
+        fputc('\n', to);
     }
 }
 
@@ -146,8 +176,9 @@ void cli_plan_print_alternatives(FILE *to, const kept_plan *plan)
     else
         fputs("Nearest plans that fit:\n", to);
     for (uint32_t i = 0; kept_plan_alternative(plan, i, &alternative); i++)
-        fprintf(to, "  %-36s %11s\n", alternative.change,
-                cli_bytes(bytes, alternative.total_bytes));
+        fprintf(to, "  %-36s %11s  %s\n", alternative.change,
+                cli_bytes(bytes, alternative.total_bytes),
+                alternative.quality ? alternative.quality : "");
 }
 
 void cli_plan_print(FILE *to, const kept_plan *plan, const char *model, bool regions)
@@ -164,7 +195,9 @@ void cli_plan_print(FILE *to, const kept_plan *plan, const char *model, bool reg
                 (double)info->activation_bytes / (double)info->lower_bound_bytes);
     fputs("\nChoices:\n", to);
     for (uint32_t i = 0; kept_plan_choice(plan, i, &choice); i++)
-        fprintf(to, "  %-10s %-16s %s\n", choice.what, choice.chosen, choice.why);
+        fprintf(to, "  %-10s %-16s  %s\n", choice.what, choice.chosen, choice.why);
+    if (regions && info->retains)
+        print_heads(to, plan);
     if (regions)
         print_regions(to, plan);
     if (!info->budget_bytes)

@@ -23,6 +23,24 @@ struct cli_number {
     uint64_t value;
 };
 
+/* --retain-budget: slots, or percent of the context. */
+struct cli_budget {
+    bool given;
+    uint32_t slots; /* 0: percent says it */
+    double percent;
+};
+
+/* What is kept of the past. The words of an option are counted from 0: they are the values of the
+ * library's enumerations. */
+struct cli_past {
+    uint32_t k_type, v_type;            /* enum kept_slot_type */
+    uint32_t retain, scorer, positions; /* enum kept_retain, kept_scorer, kept_positions */
+    uint32_t merge;                     /* 0 on, 1 off */
+    struct cli_budget budget;
+    struct cli_number protect, sinks;
+    const char *sidecar;
+};
+
 struct cli_settings {
     const char *command;
     const char *args[2]; /* what stands without an option name: MODEL, or WHAT MODEL */
@@ -37,6 +55,8 @@ struct cli_settings {
     uint64_t memory_bytes, margin_bytes; /* 0: default */
     uint32_t context, chunk, threads;    /* 0: default */
 
+    struct cli_past past;
+
     /* prompt */
     const char *prompt, *file, *system, *session;
     bool raw, special;
@@ -49,7 +69,7 @@ struct cli_settings {
     struct cli_texts stop;
 
     /* single commands */
-    bool tensors, regions, decode, stream, bench;
+    bool tensors, regions, decode, stream, bench, sweep;
     const char *svg, *out, *ids, *report, *kernel, *format;
     uint32_t n_tokens, n_chunks, n_rounds, n_cases, max_lanes;
     struct cli_number from, round, shape;

@@ -1,0 +1,122 @@
+/* past.c: slot types, retention and sidecars, from options to plans. */
+#include "past.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fail.h"
+#include "terminal.h"
+
+#define EXTENSION    ".kept"
+#define SMALL_PARAMS 1000000000ull /* models whose keys do not stand 4 bits */
+
+char *cli_past_sidecar_path(const char *model)
+{
+    const char *slash = strrchr(model, '/'), *dot = strrchr(slash ? slash : model, '.');
+    size_t n = dot ? (size_t)(dot - model) : strlen(model);
+    char *path = malloc(n + sizeof EXTENSION);
+    if (path) {
+        memcpy(path, model, n);
+        memcpy(path + n, EXTENSION, sizeof EXTENSION);
+    }
+    return path;
+}
+
+static kept_status check_options(const struct cli_settings *settings, struct kept_error *err)
+{
+    const struct cli_past *past = &settings->past;
+    if (past->budget.given && past->retain == KEPT_RETAIN_FULL && !settings->sweep)
+        return cli_fail(err, KEPT_E_ARGUMENT,
+                        "--retain-budget needs --retain window or --retain scored");
+    return KEPT_OK;
+}
+
+static kept_status open_beside(struct cli_engine *engine, struct kept_error *err)
+{
+    const struct cli_settings *settings = engine->settings;
+    char *path = cli_past_sidecar_path(kept_model_info(engine->model)->path);
+    kept_status status = KEPT_OK;
+    if (!path)
+        return cli_fail(err, KEPT_E_HOST_MEMORY, "no memory for the sidecar's path");
+    if (access(path, F_OK) == 0)
+        status = kept_sidecar_open(path, engine->model, &engine->sidecar, err);
+    free(path);
+    if (status != KEPT_OK && settings->past.retain != KEPT_RETAIN_SCORED) {
+        cli_note(settings, "not used: %s", err->message);
+        status = KEPT_OK;
+    }
+    return status;
+}
+
+kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
+{
+    const char *path = engine->settings->past.sidecar;
+    kept_status status = check_options(engine->settings, err);
+    if (status != KEPT_OK || (path && strcmp(path, "none") == 0))
+        return status;
+    return path ? kept_sidecar_open(path, engine->model, &engine->sidecar, err)
+                : open_beside(engine, err);
+}
+
+kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err)
+{
+    struct kept_session_stats stats;
+    if (!engine->sidecar || engine->settings->past.retain != KEPT_RETAIN_SCORED)
+        return KEPT_OK;
+    uint64_t fitted = kept_sidecar_info(engine->sidecar)->model_hash;
+    kept_session_stats(engine->session, &stats);
+    if (fitted != stats.model_hash)
+        return cli_fail(err, KEPT_E_MISMATCH,
+                        "the sidecar was fitted on other weights than '%.200s' has (hash %016llx, "
+                        "not %016llx): make one with 'kept fit'",
+                        kept_model_info(engine->model)->path, (unsigned long long)fitted,
+                        (unsigned long long)stats.model_hash);
+    return KEPT_OK;
+}
+
+/* The library's way to say "none" is a negative number, 0 its default. */
+static int32_t count_of(const struct cli_number *number)
+{
+    return !number->given ? 0 : number->value == 0 ? -1 : (int32_t)number->value;
+}
+
+void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *params)
+{
+    const struct cli_past *past = &engine->settings->past;
+    params->k_type = (enum kept_slot_type)past->k_type;
+    params->v_type = (enum kept_slot_type)past->v_type;
+    params->retain = (struct kept_retain_params){.mode = (enum kept_retain)past->retain,
+                                                 .budget_slots = past->budget.slots,
+                                                 .budget_percent = (float)past->budget.percent,
+                                                 .protect = count_of(&past->protect),
+                                                 .sinks = count_of(&past->sinks),
+                                                 .scorer = (enum kept_scorer)past->scorer,
+                                                 .no_merge = past->merge != 0,
+                                                 .positions = (enum kept_positions)past->positions,
+                                                 .sidecar = engine->sidecar};
+}
+
+void cli_past_notes(const struct cli_engine *engine)
+{
+    const struct cli_settings *settings = engine->settings;
+    const struct kept_model_info *model = kept_model_info(engine->model);
+    if (settings->past.k_type == KEPT_SLOT_Q4_0 && model->n_params < SMALL_PARAMS)
+        cli_note(settings,
+                 "Keys of 4 bits cost models of this size about 3.5 %% of perplexity (measured on "
+                 "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
+    if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains &&
+        !engine->sidecar)
+        cli_note(settings,
+                 "There is no sidecar for this model, so every head gets the same budget. That "
+                 "costs about ten times the KL\ndivergence of fitted budgets, and verbatim recall "
+                 "(measured on SmolLM2-135M at half of the slots). 'kept fit\n%.300s -f TEXT' "
+                 "makes one in minutes.",
+                 model->path);
+}
+
+const char *cli_slot_type_name(enum kept_slot_type type)
+{
+    static const char *const names[] = {"f16", "q8_0", "q4_0"};
+    return (unsigned)type < sizeof names / sizeof *names ? names[type] : "unknown";
+}
