@@ -179,8 +179,8 @@ struct kept_norm_params {
  *    head where STORE is not 0); where KT is quantised, Hadamard of q and k;
  *  - multiplies q by q_scale and writes it back in place;
  *  - writes k and v (Hadamard where VT is quantised) into the token's slot, and with STORE 1 and 2
- *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token whose slot is
- *    past CAP is not stored.
+ *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token before EDGE,
+ *    or whose slot is past CAP, is not stored.
  * cap: plain: slots per KV head; STORE 1, 2: `total`. Rotation at position p = 256*hi + lo (lo in
  * 0…255, hi may be negative: floor) for pair i in 0…n_rot/2-1: (c, s) = table[lo][i] (x) table[256 +
  * hi_bias + hi][i] as complex numbers (cos, sin); f32 [row][n_rot/2][2]. (a, b) -> (a*c - b*s, a*s +

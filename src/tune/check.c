@@ -6,7 +6,7 @@
  * round seed = mix(seed, row, format, round): every case can be made again without those before it.
  *
  * What is compared: guards between bindings (unchanged), inputs (unchanged), outputs element by
- * element with the bound of the family (check_matmul.c, check_rows.c, check_slots.c, check_attn.c),
+ * element with the bound of the family (check_matmul.c, check_rows.c, check_slots.c, check_attn.c …),
  * equal bits where there is none.
  */
 #include "tune/check.h"
@@ -16,7 +16,6 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/half.h"
 #include "base/status.h"
 #include "base/str.h"
 #include "tune/check_run.h"
@@ -63,7 +62,7 @@ static void run_reference(struct check_case *c)
         if (!is_output(c->row, i))
             continue;
         b->want = kept_alloc((size_t)b->n_words * 4);
-        b->bound = kept_calloc((size_t)b->n_words, (b->half ? 2 : 1) * sizeof *b->bound);
+        b->bound = kept_calloc((size_t)kept_check_elems(b), sizeof *b->bound);
         if (b->want == NULL || b->bound == NULL) {
             c->failed = true;
             return;
@@ -97,12 +96,13 @@ static void describe(struct checker *k, const struct check_case *c, const char *
                   c->params.words[1], c->params.words[2], where, (unsigned long long)at, what);
 }
 
-static float element(const struct check_bind *b, const uint32_t *words, uint64_t i, uint32_t *bits)
+static float element(const struct check_bind *b, uint32_t *words, uint64_t i, uint32_t *bits)
 {
     float v;
-    if (b->half) {
-        *bits = words[i / 2] >> (16 * (i & 1)) & 0xFFFFu;
-        return kept_f16_to_f32((uint16_t)*bits);
+    if (b->slots.d != 0) {
+        struct ref_slots slots = b->slots;
+        slots.words = words;
+        return (float)ref_slot_value(&slots, i / slots.d, (uint32_t)(i % slots.d), bits);
     }
     *bits = words[i];
     memcpy(&v, bits, 4);
@@ -118,12 +118,12 @@ static bool within(float got, float want, float bound)
 
 /* The first element that is wrong. */
 static bool compare_output(struct checker *k, const struct check_case *c, uint32_t i_bind,
-                           const uint32_t *got)
+                           uint32_t *got)
 {
     const struct check_bind *b = &c->bind[i_bind];
     if (memcmp(got, b->want, (size_t)b->n_words * 4) == 0)
         return true;
-    for (uint64_t i = 0; i < b->n_words * (b->half ? 2 : 1); i++) {
+    for (uint64_t i = 0; i < kept_check_elems(b); i++) {
         uint32_t got_bits, want_bits;
         float got_value = element(b, got, i, &got_bits), want = element(b, b->want, i, &want_bits);
         if (got_bits == want_bits || (b->bound[i] != 0 && within(got_value, want, b->bound[i])))

@@ -6,13 +6,15 @@
  * relative error of
  *     r_t = exp(e_t + e_max) - 1 + the error of exp itself,
  * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The
- * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l. Scores are computed here in double
- * from the same bytes.
+ * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l, where |v_t| of a quantised slot is what
+ * any unpacking adds up (check_store.c). Scores are computed here in double from the same bytes.
+ * Prefill and merge rotate the output back by Hadamard where values are quantised: sums of HB
+ * elements with their bounds, over sqrt(HB).
  *
  * Decode writes partial results whose form is free: which tiles a split takes, and which m a part
  * refers to. They are brought to one form first: merged, as (log of the sum, 1, output) in the
- * first part, the others zero. Slots that no query attends hold finite values of any size (zero
- * after create, or once live), not NaN: a weight of zero may be multiplied with them.
+ * first part, the others zero. Slots that no query of the call attends may hold NaN and Inf (a token
+ * that was taken back).
  */
 #include "tune/check_case.h"
 
@@ -20,10 +22,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/half.h"
 #include "base/str.h"
 
-enum { QKV, K_SLOTS, V_SLOTS, META, LIVE, OUT, STEP };
+enum { QKV, K_SLOTS, V_SLOTS, META, HEADS, OUT, STEP };
 
 #define MAX_D 256
 
@@ -33,10 +34,13 @@ static void attn_keys(struct check_case *c)
 {
     static const uint32_t ds[] = {32, 64, 64, 96, 128, 256};
     static const uint32_t groups[] = {1, 2, 3, 4, 8};
+    static const uint32_t types[] = {KEPT_FMT_F16, KEPT_FMT_Q8_0, KEPT_FMT_Q4_0};
     kept_check_group(c, 16, 64);
     kept_check_set_key(c, "D", kept_check_pick(c, ds, 6));
     kept_check_set_key(c, "G", kept_check_pick(c, groups, 5));
-    kept_check_set_key(c, "GENERAL", kept_check_range(c, 0, 0));
+    kept_check_set_key(c, "KT", kept_check_pick(c, types, 3));
+    kept_check_set_key(c, "VT", kept_check_pick(c, types, 3));
+    kept_check_set_key(c, "GENERAL", kept_check_range(c, KEPT_SLOTS_PLAIN, KEPT_SLOTS_RULE));
 }
 
 void kept_keys_attn_decode(struct check_case *c)
@@ -71,9 +75,9 @@ void kept_check_fit_attn(struct check_case *c)
     kept_check_set_key(c, "G", heads);
 }
 
-static bool general(const struct check_case *c)
+static uint32_t general(const struct check_case *c)
 {
-    return c->keys[KEPT_KEY_ATTN_GENERAL] != 0;
+    return c->keys[KEPT_KEY_ATTN_GENERAL];
 }
 
 static void pick_attn(struct check_case *c, uint32_t max_rows)
@@ -110,20 +114,77 @@ static int32_t pick_position(struct check_case *c, uint32_t max_rows)
         return (int32_t)c->model->n_past;
     if (kept_check_chance(c, 15))
         return 0;
-    if (p->window != 0 && kept_check_chance(c, 50))
+    if ((p->window != 0 || general(c) != KEPT_SLOTS_PLAIN) && kept_check_chance(c, 50))
         return (int32_t)kept_check_range(c, 0, 200000);
     uint32_t spare = max_rows + 12;
     return (int32_t)kept_check_range(c, 0, p->cap > spare ? p->cap - spare : 0);
 }
 
-static void fill_slots(struct check_case *c, uint32_t i_bind, float scale)
+/* ---- what is attended ---- */
+
+/* Whether a query at the position sees slot s of the KV head's extent, and the slot's bias. */
+static bool sees(const struct check_case *c, uint32_t kv, int64_t position, uint32_t s, float *bias)
 {
     const struct kept_attn_params *p = &c->params.attn;
-    uint64_t n = (uint64_t)p->n_kv * p->cap * p->d / 2;
-    uint32_t *slots = kept_check_bind(c, i_bind, n);
-    for (uint64_t i = 0; slots != NULL && i < n; i++) {
-        uint32_t lo = kept_f32_to_f16(kept_check_value(c, scale));
-        slots[i] = lo | (uint32_t)kept_f32_to_f16(kept_check_value(c, scale)) << 16;
+    const uint32_t *meta = c->bind[META].before;
+    *bias = 0;
+    if (general(c) == KEPT_SLOTS_PLAIN) { /* the last position that has this slot */
+        int64_t back = (position + p->cap - s) % p->cap, t = position - back;
+        return t >= 0 && (p->window == 0 || back < p->window);
+    }
+    struct ref_head h = ref_head_at(c->bind[HEADS].before, kv, p->cap);
+    uint32_t slot = h.first + s;
+    if (s >= ref_head_count(&h, position + 1))
+        return false;
+    memcpy(bias, &meta[REF_BIAS(p->cap, slot)], 4);
+    if (general(c) == KEPT_SLOTS_BUDGETED)
+        return true;
+    int64_t at = (int32_t)meta[REF_POS(p->cap, slot)],
+            until = (int32_t)meta[REF_UNTIL(p->cap, slot)];
+    bool inside = p->window == 0 || at > position - p->window || at < 0;
+    return at <= position && position < until && inside;
+}
+
+/* Slots of a KV head's extent, and where it begins in the bindings. */
+static uint32_t extent(const struct check_case *c, uint32_t kv, uint64_t *first)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    if (general(c) == KEPT_SLOTS_PLAIN) {
+        *first = (uint64_t)kv * p->cap;
+        return p->cap;
+    }
+    struct ref_head h = ref_head_at(c->bind[HEADS].before, kv, p->cap);
+    *first = h.first;
+    return h.cap;
+}
+
+static int32_t position_of(const struct check_case *c, uint32_t row)
+{
+    return (int32_t)c->bind[STEP].before[KEPT_STEP_TOKENS + c->params.attn.chunk + row];
+}
+
+static bool seen_by_any(const struct check_case *c, uint32_t kv, uint32_t s)
+{
+    float bias;
+    for (uint32_t i = 0; i < c->live; i++)
+        if (sees(c, kv, position_of(c, c->params.attn.row_first + i), s, &bias))
+            return true;
+    return false;
+}
+
+/* ---- contents ---- */
+
+/* NaN and Inf where nothing is attended. */
+static void spoil(struct check_case *c)
+{
+    for (uint32_t kv = 0; kv < c->params.attn.n_kv; kv++) {
+        uint64_t first;
+        uint32_t n = extent(c, kv, &first);
+        for (uint32_t s = 0; s < n; s++)
+            if (kept_check_chance(c, 70) && !seen_by_any(c, kv, s)) {
+                kept_check_spoil_slot(c, K_SLOTS, first + s);
+                kept_check_spoil_slot(c, V_SLOTS, first + s);
+            }
     }
 }
 
@@ -139,29 +200,73 @@ static int32_t slot_position(struct check_case *c, int32_t position)
     }
 }
 
-/* Positions, ends and biases of general slots, and how many live; a few heads have none. */
-static void fill_meta(struct check_case *c, int32_t position)
+/* A head: kept slots, and tokens since EDGE; or EDGE after the queries; a few are empty. */
+static void fill_head(struct check_case *c, uint32_t *h, int32_t position)
+{
+    uint32_t cap = h[KEPT_HEAD_CAP];
+    uint32_t since = kept_check_range(c, 0, cap < 80 ? cap : 80);
+    int32_t edge = position - (int32_t)since;
+    h[KEPT_HEAD_BASE] = kept_check_range(c, 0, kept_check_chance(c, 50) ? cap - since : cap);
+    h[KEPT_HEAD_SHIFT] = kept_check_range(c, 0, (uint32_t)position);
+    if (kept_check_chance(c, 20))
+        edge = position + (int32_t)kept_check_range(c, 0, 100);
+    if (kept_check_chance(c, 10)) {
+        edge = position + 1000;
+        h[KEPT_HEAD_BASE] = 0;
+    }
+    if (c->model != NULL) {
+        edge = (int32_t)c->model->n_past;
+        h[KEPT_HEAD_BASE] = c->model->n_past;
+    }
+    h[KEPT_HEAD_EDGE] = (uint32_t)(edge > 0 ? edge : 0);
+}
+
+/* Positions, biases and ends of a head's slots; NaN in those that are not counted. */
+static void fill_meta(struct check_case *c, const struct ref_head *h, int32_t position)
 {
     const struct kept_attn_params *p = &c->params.attn;
-    uint32_t *meta = kept_check_bind(c, META, general(c) ? (uint64_t)p->n_kv * 3 * p->cap : 16);
-    uint32_t *live = kept_check_bind(c, LIVE, general(c) ? p->n_kv * KEPT_HEAD_WORDS : 16);
-    if (meta == NULL || live == NULL || !general(c))
-        return;
-    for (uint32_t h = 0; h < p->n_kv; h++) {
-        live[h] = kept_check_chance(c, 10) ? 0 : kept_check_range(c, 1, p->cap);
-        if (c->model != NULL || kept_check_chance(c, 15))
-            live[h] = p->cap;
-        uint32_t *pos = meta + (uint64_t)h * 3 * p->cap;
-        for (uint32_t s = 0; s < live[h]; s++) {
-            int32_t at = slot_position(c, position);
-            int32_t until =
-                kept_check_chance(c, 75) ? INT32_MAX : at + (int32_t)kept_check_range(c, 0, 300);
-            float bias = kept_check_chance(c, 50) ? 0 : logf(1 + 50 * fabsf(kept_check_unit(c)));
-            pos[s] = (uint32_t)at;
-            pos[p->cap + s] = (uint32_t)until;
-            memcpy(&pos[2 * p->cap + s], &bias, 4);
-        }
+    uint32_t *meta = c->bind[META].before;
+    for (uint32_t s = h->first; s < h->first + ref_head_count(h, (int64_t)position + 100); s++) {
+        int32_t at = c->model != NULL ? (int32_t)(s - h->first) : slot_position(c, position);
+        int32_t until = c->model != NULL || kept_check_chance(c, 75)
+                            ? INT32_MAX
+                            : at + (int32_t)kept_check_range(c, 0, 300);
+        float bias = kept_check_chance(c, 50) ? 0 : logf(1 + 50 * fabsf(kept_check_unit(c)));
+        meta[REF_POS(p->cap, s)] = (uint32_t)at;
+        memcpy(&meta[REF_BIAS(p->cap, s)], &bias, 4);
+        if (general(c) == KEPT_SLOTS_RULE)
+            meta[REF_UNTIL(p->cap, s)] = (uint32_t)until;
     }
+}
+
+/* The heads table and meta; cap becomes the slots of all heads. */
+static void fill_heads(struct check_case *c, int32_t position)
+{
+    struct kept_attn_params *p = &c->params.attn;
+    if (general(c) == KEPT_SLOTS_PLAIN) {
+        kept_check_bind(c, HEADS, 16);
+        kept_check_bind(c, META, 16);
+        return;
+    }
+    p->cap = kept_check_heads(c, HEADS, p->n_kv, p->cap);
+    kept_check_bind(c, META, (general(c) == KEPT_SLOTS_RULE ? 3ull : 2ull) * p->cap);
+    for (uint32_t i = 0; !c->failed && i < p->n_kv; i++) {
+        fill_head(c, c->bind[HEADS].before + (uint64_t)i * KEPT_HEAD_WORDS, position);
+        struct ref_head h = ref_head_at(c->bind[HEADS].before, i, p->cap);
+        fill_meta(c, &h, position);
+    }
+}
+
+static void fill_slots(struct check_case *c)
+{
+    const struct kept_attn_params *p = &c->params.attn;
+    uint64_t n = general(c) == KEPT_SLOTS_PLAIN ? (uint64_t)p->n_kv * p->cap : p->cap;
+    struct ref_slots k = {NULL, c->keys[KEPT_KEY_ATTN_KT], c->keys[KEPT_KEY_ORDER], p->d};
+    struct ref_slots v = {NULL, c->keys[KEPT_KEY_ATTN_VT], REF_ROWS, p->d};
+    kept_check_bind_slots(c, K_SLOTS, k, n);
+    kept_check_bind_slots(c, V_SLOTS, v, n);
+    kept_check_fill_slots(c, K_SLOTS, kept_check_chance(c, 10) ? 40 : 2);
+    kept_check_fill_slots(c, V_SLOTS, 2);
 }
 
 static void gen_attn(struct check_case *c, uint32_t max_rows)
@@ -174,10 +279,8 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
     uint32_t planned = kept_check_planned_rows(c);
     bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
     float *qkv = kept_check_bind_f32(c, QKV, (uint64_t)planned * p->q_stride);
-    float k_scale = kept_check_chance(c, 10) ? 40 : 2;
-    fill_slots(c, K_SLOTS, k_scale);
-    fill_slots(c, V_SLOTS, 2);
-    fill_meta(c, position);
+    fill_heads(c, position);
+    fill_slots(c);
     kept_check_bind(c, OUT,
                     decode ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
                            : (uint64_t)planned * p->out_stride);
@@ -189,6 +292,8 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++)
         for (uint32_t i = 0; i < p->n_head * p->d; i++)
             qkv[(uint64_t)row * p->q_stride + i] = kept_check_value(c, 0.5f);
+    if (c->model == NULL && kept_check_chance(c, 40))
+        spoil(c);
     c->live_slots = c->model != NULL ? c->model->n_past + c->model->rows : p->cap;
     kept_snprintf(c->shape, sizeof c->shape,
                   "heads %u/%u, d %u, cap %u, window %u, softcap %g, position %d, splits %u",
@@ -211,37 +316,21 @@ void kept_gen_attn_prefill(struct check_case *c)
 struct head {
     const struct check_case *c;
     uint32_t kv, n; /* attended slots */
-    int64_t position;
     const float *q;
-    uint32_t *slot;        /* [cap] */
+    uint64_t *slot;        /* [cap] */
     double *score, *error; /* [cap] */
     double log_sum, log_sum_bound;
     double out[MAX_D], bound[MAX_D];
 };
 
-static uint64_t k_half(const struct head *h, uint32_t slot, uint32_t i)
+static void add_slot(struct head *h, uint64_t slot, double bias)
 {
     const struct kept_attn_params *p = &h->c->params.attn;
-    uint64_t tile = ((uint64_t)h->kv * p->cap + slot / 16 * 16) * p->d;
-    uint32_t r = slot % 16, w = i % 8 / 2;
-    bool lane = h->c->keys[KEPT_KEY_ORDER] == KEPT_LANE;
-    return tile + 2 * (i / 8 * 64 + (lane ? r * 4 + w : w * 16 + r)) + i % 2;
-}
-
-static double half_at(const struct head *h, uint32_t i_bind, uint64_t i_half)
-{
-    return kept_f16_to_f32(
-        (uint16_t)(h->c->bind[i_bind].before[i_half / 2] >> (16 * (i_half & 1))));
-}
-
-static void add_slot(struct head *h, uint32_t slot, double bias)
-{
-    const struct kept_attn_params *p = &h->c->params.attn;
-    double s = 0, size = 0;
+    double s = 0, size = 0, k[MAX_D], amp[MAX_D];
+    kept_check_slot(h->c, K_SLOTS, slot, k, amp);
     for (uint32_t i = 0; i < p->d; i++) {
-        double term = h->q[i] * half_at(h, K_SLOTS, k_half(h, slot, i));
-        s += term;
-        size += fabs(term);
+        s += h->q[i] * k[i];
+        size += fabs(h->q[i]) * amp[i];
     }
     double error = (4 * sqrt(p->d) + 8) * CHECK_U * size + p->d * CHECK_TINY * 64;
     if (p->softcap > 0) {
@@ -253,39 +342,29 @@ static void add_slot(struct head *h, uint32_t slot, double bias)
     h->error[h->n++] = error + 2 * CHECK_U * (fabs(s) + fabs(bias));
 }
 
-static void list_slots(struct head *h)
+static void list_slots(struct head *h, uint32_t row)
 {
-    const struct kept_attn_params *p = &h->c->params.attn;
+    uint64_t first;
+    uint32_t n = extent(h->c, h->kv, &first);
+    float bias;
     h->n = 0;
-    if (!general(h->c)) {
-        int64_t lo = p->window != 0 && h->position >= p->window ? h->position - p->window + 1 : 0;
-        for (int64_t t = lo; t <= h->position; t++)
-            add_slot(h, (uint32_t)(t % p->cap), 0);
-        return;
-    }
-    const uint32_t *pos = h->c->bind[META].before + (uint64_t)h->kv * 3 * p->cap;
-    for (uint32_t s = 0; s < h->c->bind[LIVE].before[h->kv]; s++) {
-        int64_t at = (int32_t)pos[s], until = (int32_t)pos[p->cap + s];
-        bool inside = p->window == 0 || at > h->position - p->window || at < 0;
-        float bias;
-        memcpy(&bias, &pos[2 * p->cap + s], 4);
-        if (at <= h->position && h->position < until && inside)
-            add_slot(h, s, bias);
-    }
+    for (uint32_t s = 0; s < n; s++)
+        if (sees(h->c, h->kv, position_of(h->c, row), s, &bias))
+            add_slot(h, first + s, bias);
 }
 
 /* Adds slot t with its share of the total to the output (pass 0) or to the bounds (pass 1). */
 static void add_value(struct head *h, uint32_t t, double share, double relative, bool bounds)
 {
     const struct kept_attn_params *p = &h->c->params.attn;
-    double sums = (4 * sqrt(h->n) + 8) * CHECK_U;
+    double sums = (4 * sqrt(h->n) + 8) * CHECK_U, v[MAX_D], amp[MAX_D];
+    kept_check_slot(h->c, V_SLOTS, h->slot[t], v, amp);
     for (uint32_t i = 0; i < p->d; i++) {
-        double v = half_at(h, V_SLOTS, ((uint64_t)h->kv * p->cap + h->slot[t]) * p->d + i);
         if (bounds)
-            h->bound[i] += share * (relative * fabs(v - h->out[i]) + sums * fabs(v)) +
-                           2 * CHECK_TINY * fabs(v); /* a weight that was flushed to zero */
+            h->bound[i] += share * (relative * fabs(v[i] - h->out[i]) + sums * amp[i]) +
+                           2 * CHECK_TINY * amp[i]; /* a weight that was flushed to zero */
         else
-            h->out[i] += share * v;
+            h->out[i] += share * v[i];
     }
 }
 
@@ -327,8 +406,10 @@ static void store_decode(struct check_case *c, const struct head *h, uint64_t i_
         kept_check_bound(c, OUT, at + 4 + i, h->bound[i]);
 }
 
-static void store_prefill(struct check_case *c, const struct head *h, uint64_t at)
+static void store_prefill(struct check_case *c, struct head *h, uint64_t at)
 {
+    if (c->keys[KEPT_KEY_ATTN_VT] != KEPT_FMT_F16)
+        kept_check_hadamard(h->out, h->bound, c->params.attn.d);
     for (uint32_t i = 0; i < c->params.attn.d; i++)
         kept_check_bound(c, OUT, at + i, h->bound[i]);
 }
@@ -339,12 +420,11 @@ static void bound_rows(struct check_case *c, struct head *h)
     bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
         uint64_t out = (uint64_t)row * p->out_stride;
-        h->position = (int32_t)c->bind[STEP].before[KEPT_STEP_TOKENS + p->chunk + row];
         for (uint32_t head = 0; head < p->n_head; head++) {
             h->kv = head / (p->n_head / p->n_kv);
             h->q = (const float *)(const void *)c->bind[QKV].before + (uint64_t)row * p->q_stride +
                    (uint64_t)head * p->d;
-            list_slots(h);
+            list_slots(h, row);
             if (h->n == 0)
                 continue; /* exactly empty */
             head_bounds(h);
@@ -420,6 +500,7 @@ void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind)
 void kept_keys_attn_merge(struct check_case *c)
 {
     kept_check_group(c, 16, 128);
+    kept_check_set_key(c, "VROT", kept_check_range(c, 0, 1));
 }
 
 static void fill_part(struct check_case *c, float *part, uint32_t d, bool empty)
@@ -462,23 +543,30 @@ static void merge_bounds(struct check_case *c, const float *part, uint64_t at)
 {
     const struct kept_merge_params *p = &c->params.merge;
     size_t stride = p->d + 4;
-    double m = -INFINITY, l = 0;
+    double m = -INFINITY, l = 0, out[MAX_D], bound[MAX_D];
     for (uint32_t i = 0; i < p->parts; i++)
         m = fmax(m, part[i * stride]);
     for (uint32_t i = 0; m > -INFINITY && i < p->parts; i++)
         l += exp(part[i * stride] - m) * part[i * stride + 1];
-    for (uint32_t k = 0; l > 0 && k < p->d; k++) {
-        double out = fabs(kept_check_want(c, 1, at + k)),
-               bound = 4 * CHECK_U * out + 2 * CHECK_TINY;
+    if (l == 0)
+        return; /* exactly 0 */
+    for (uint32_t k = 0; k < p->d; k++) {
+        out[k] = 0;
+        for (uint32_t i = 0; i < p->parts; i++)
+            out[k] += exp(part[i * stride] - m) / l * part[i * stride + 4 + k];
+        bound[k] = 4 * CHECK_U * fabs(out[k]) + 2 * CHECK_TINY;
         for (uint32_t i = 0; i < p->parts; i++) {
             double w = exp(part[i * stride] - m), o = fabs(part[i * stride + 4 + k]);
             double relative =
                 isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
             relative += (4 * sqrt(p->parts) + 4) * CHECK_U;
-            bound += w / l * relative * (o + out * part[i * stride + 1]);
+            bound[k] += w / l * relative * (o + fabs(out[k]) * part[i * stride + 1]);
         }
-        kept_check_bound(c, 1, at + k, bound);
     }
+    if (kept_check_key(c, "VROT") != 0)
+        kept_check_hadamard(out, bound, p->d);
+    for (uint32_t k = 0; k < p->d; k++)
+        kept_check_bound(c, 1, at + k, bound[k]);
 }
 
 void kept_bound_attn_merge(struct check_case *c)

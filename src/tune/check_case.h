@@ -11,6 +11,7 @@
 #define KEPT_TUNE_CHECK_CASE_H
 
 #include "backend/backend.h"
+#include "kernel/ref/ref_slots.h"
 
 /* NaN as f32 and as either f16 half, and a large integer: what is read from outside a binding or
  * from a dead row spoils the result visibly. */
@@ -24,9 +25,9 @@
 struct check_bind {
     uint32_t *before; /* [n_words] what device and reference start from */
     uint32_t *want;   /* after the reference; outputs only */
-    float *bound;     /* [n_words], or [2 * n_words] when half; outputs only */
+    float *bound;     /* [n_elems]; outputs only */
     uint64_t n_words;
-    bool half; /* elements are f16, two a word */
+    struct ref_slots slots; /* d not 0: elements are the values of slots, number slot * d + i */
 };
 
 /* The shape of a model for benchmarks. */
@@ -51,6 +52,7 @@ struct check_case {
         struct kept_slot_write_params slot_write;
         struct kept_attn_params attn;
         struct kept_merge_params merge;
+        struct kept_peak_params peak;
         struct kept_glu_params glu;
         struct kept_argmax_params argmax;
     } params;
@@ -121,7 +123,30 @@ void kept_check_act_row(struct check_case *c, float *row, uint32_t k, float scal
 void kept_check_weights(struct check_case *c, uint32_t i_bind, uint32_t n_tiles,
                         uint32_t rows_in_part, uint32_t tiles_in_part, uint32_t k);
 
-/* Bounds: of one element; of the sums of 16 of an activation row whose values have bounds already.
+/* ---- slots (check_store.c) ---- */
+
+/* A binding of n_slots slots (a multiple of 16) full of canaries. order: KEPT_LANE or KEPT_VECTOR of
+ * K, REF_ROWS of V. */
+void kept_check_bind_slots(struct check_case *c, uint32_t i_bind, struct ref_slots form,
+                           uint64_t n_slots);
+/* Finite values around `scale` in all slots, quants of every bit pattern; NaN and Inf in one. */
+void kept_check_fill_slots(struct check_case *c, uint32_t i_bind, float scale);
+void kept_check_spoil_slot(struct check_case *c, uint32_t i_bind, uint64_t slot);
+/* Makes a heads table with extents of up to max_cap slots anywhere and in any order, BASE, EDGE and
+ * SHIFT 0, anything in the rest. Returns the slots of all heads together. */
+uint32_t kept_check_heads(struct check_case *c, uint32_t i_bind, uint32_t n_kv, uint32_t max_cap);
+/* The values of a slot before the call, and the largest magnitude that any unpacking adds up. */
+void kept_check_slot(const struct check_case *c, uint32_t i_bind, uint64_t slot, double *v,
+                     double *amp);
+/* Hadamard of values of which f32 ones may be off by `error`. */
+void kept_check_hadamard(double *v, double *error, uint32_t d);
+/* Bounds of a stored slot whose exact values are v. */
+void kept_check_bound_slot(struct check_case *c, uint32_t i_bind, uint64_t slot, const double *v,
+                           const double *error);
+
+/* ---- bounds ---- */
+
+/* Of one element; of the sums of 16 of an activation row whose values have bounds already.
  * */
 void kept_check_bound(struct check_case *c, uint32_t i_bind, uint64_t i_elem, double bound);
 void kept_check_bound_sums(struct check_case *c, uint32_t i_bind, uint64_t i_first, uint64_t i_sums,
@@ -130,6 +155,7 @@ double kept_check_act_bound(double gate, bool gelu); /* absolute error of silu o
 double kept_check_act(double gate, bool gelu);
 double kept_check_tanh_bound(double v, double softcap); /* of softcap * tanh(v / softcap) */
 double kept_check_exp_bound(double v);                  /* relative error of exp(v), v <= 0 */
+uint64_t kept_check_elems(const struct check_bind *b);
 double kept_check_want(const struct check_case *c, uint32_t i_bind, uint64_t i_elem);
 
 #endif

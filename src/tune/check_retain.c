@@ -1,24 +1,6 @@
 /* tune/check_retain.c: cases and bounds of slot maintenance. */
 #include "tune/check_case.h"
 
-void kept_keys_attn_peak(struct check_case *c)
-{
-    (void)c;
-}
-
-void kept_gen_attn_peak(struct check_case *c)
-{
-    c->failed = false;
-    kept_check_step(c, c->row->n_binds - 1, 1, 0, NULL);
-    for (uint32_t i = 0; i + 1 < c->row->n_binds; i++)
-        kept_check_bind(c, i, 1 << 16);
-}
-
-void kept_bound_attn_peak(struct check_case *c)
-{
-    (void)c;
-}
-
 void kept_keys_q_stats(struct check_case *c)
 {
     (void)c;

@@ -53,18 +53,25 @@ static uint32_t place(const struct ref_slots *s, uint32_t i, uint32_t *shift)
     return i / 32 * 4 + i % 16 / 4;
 }
 
+double ref_slot_value(const struct ref_slots *s, uint64_t slot, uint32_t i, uint32_t *bits)
+{
+    if (s->type == KEPT_FMT_F16) {
+        *bits = get(s, slot, i / 2) >> 16 * (i % 2) & 0xFFFFu;
+        return kept_f16_to_f32((uint16_t)*bits);
+    }
+    bool bytes = s->type == KEPT_FMT_Q8_0;
+    uint32_t shift, word = get(s, slot, place(s, i, &shift));
+    uint32_t scales = get(s, slot, KEPT_SLOT_Q(s->type, s->d) + i / 64);
+    uint32_t q = word >> shift & (bytes ? 0xFFu : 15u), d = scales >> 16 * (i / 32 % 2) & 0xFFFFu;
+    *bits = d << 8 | q;
+    return (double)kept_f16_to_f32((uint16_t)d) * (bytes ? (int8_t)(uint8_t)q : (int)q - 8);
+}
+
 void ref_slot_load(const struct ref_slots *s, uint64_t slot, double *v)
 {
-    uint32_t n_q = KEPT_SLOT_Q(s->type, s->d), shift;
-    for (uint32_t i = 0; i < s->d; i++) {
-        if (s->type == KEPT_FMT_F16) {
-            v[i] = kept_f16_to_f32((uint16_t)(get(s, slot, i / 2) >> 16 * (i % 2)));
-            continue;
-        }
-        double d = kept_f16_to_f32((uint16_t)(get(s, slot, n_q + i / 64) >> 16 * (i / 32 % 2)));
-        uint32_t q = get(s, slot, place(s, i, &shift)) >> shift;
-        v[i] = d * (s->type == KEPT_FMT_Q8_0 ? (int8_t)(uint8_t)q : (int)(q & 15) - 8);
-    }
+    uint32_t bits;
+    for (uint32_t i = 0; i < s->d; i++)
+        v[i] = ref_slot_value(s, slot, i, &bits);
 }
 
 /* v as an integer of lo … hi; what is no number becomes `none`. */

@@ -26,6 +26,8 @@ struct ref_slots {
 uint32_t ref_slot_words(const struct ref_slots *s);
 uint64_t ref_slot_word(const struct ref_slots *s, uint64_t slot, uint32_t i);
 
+/* Value i as stored, and its bits: the f16, or the byte or nibble with the scale's f16 above it. */
+double ref_slot_value(const struct ref_slots *s, uint64_t slot, uint32_t i, uint32_t *bits);
 /* The d values as stored: still rotated by Hadamard where the type is quantised. */
 void ref_slot_load(const struct ref_slots *s, uint64_t slot, double *v);
 void ref_slot_store(const struct ref_slots *s, uint64_t slot, const double *v);
