@@ -79,6 +79,8 @@ static void canonical(const struct check_case *c, uint32_t *const *outputs)
         kept_canon_attn_decode(c, outputs);
     else if (c->row->id == KEPT_KERNEL_ARGMAX)
         kept_canon_argmax(c, outputs);
+    else if (c->row->id == KEPT_KERNEL_SLOT_NEAREST)
+        kept_canon_slot_nearest(c, outputs);
 }
 
 /* ---- comparison ---- */

@@ -55,6 +55,12 @@ struct check_case {
         struct kept_peak_params peak;
         struct kept_glu_params glu;
         struct kept_argmax_params argmax;
+        struct kept_stats_params stats;
+        struct kept_score_params score;
+        struct kept_select_params select;
+        struct kept_merge_slots_params merge_slots;
+        struct kept_move_params move;
+        struct kept_rotate_params rotate;
     } params;
     struct check_bind bind[KEPT_MAX_BINDS];
     uint64_t rng;
@@ -77,6 +83,7 @@ struct check_case {
  * on the device's. */
 void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_argmax(const struct check_case *c, uint32_t *const *bind);
+void kept_canon_slot_nearest(const struct check_case *c, uint32_t *const *bind);
 
 void kept_case_finish(struct check_case *c);
 
