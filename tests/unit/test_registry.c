@@ -62,6 +62,38 @@ static void keys_are_where_their_names_are(void **state)
         {KEPT_KERNEL_ATTN_DECODE, "GENERAL", KEPT_KEY_ATTN_GENERAL},
         {KEPT_KERNEL_ATTN_PREFILL, "D", KEPT_KEY_ATTN_D},
         {KEPT_KERNEL_ATTN_PREFILL, "GENERAL", KEPT_KEY_ATTN_GENERAL},
+        {KEPT_KERNEL_SLOT_WRITE, "KT", KEPT_KEY_SLOT_KT},
+        {KEPT_KERNEL_SLOT_WRITE, "VT", KEPT_KEY_SLOT_VT},
+        {KEPT_KERNEL_SLOT_WRITE, "STORE", KEPT_KEY_SLOT_STORE},
+        {KEPT_KERNEL_ATTN_DECODE, "KT", KEPT_KEY_ATTN_KT},
+        {KEPT_KERNEL_ATTN_DECODE, "VT", KEPT_KEY_ATTN_VT},
+        {KEPT_KERNEL_ATTN_PREFILL, "G", KEPT_KEY_ATTN_G},
+        {KEPT_KERNEL_ATTN_PREFILL, "KT", KEPT_KEY_ATTN_KT},
+        {KEPT_KERNEL_ATTN_PREFILL, "VT", KEPT_KEY_ATTN_VT},
+        {KEPT_KERNEL_ATTN_PREFILL, "BQ", KEPT_KEY_ATTN_BQ},
+        {KEPT_KERNEL_ATTN_MERGE, "VROT", KEPT_KEY_MERGE_VROT},
+        {KEPT_KERNEL_ATTN_PEAK, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_ATTN_PEAK, "D", KEPT_KEY_ATTN_D},
+        {KEPT_KERNEL_Q_STATS, "D", KEPT_KEY_STATS_D},
+        {KEPT_KERNEL_SCORE_EXPECTED, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_SCORE_EXPECTED, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_SCORE_EXPECTED, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_SCORE_EXPECTED, "VT", KEPT_KEY_SCORE_VT},
+        {KEPT_KERNEL_SCORE_KEYDIFF, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_SCORE_KEYDIFF, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_SCORE_KEYDIFF, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_SLOT_SELECT, "SCORER", KEPT_KEY_SELECT_SCORER},
+        {KEPT_KERNEL_SLOT_NEAREST, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_SLOT_NEAREST, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_SLOT_NEAREST, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_SLOT_MERGE, "D", KEPT_KEY_SLOT_MERGE_D},
+        {KEPT_KERNEL_SLOT_MERGE, "VT", KEPT_KEY_SLOT_MERGE_VT},
+        {KEPT_KERNEL_SLOT_MOVE, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_SLOT_MOVE, "KT", KEPT_KEY_MOVE_KT},
+        {KEPT_KERNEL_SLOT_MOVE, "VT", KEPT_KEY_MOVE_VT},
+        {KEPT_KERNEL_SLOT_ROTATE, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_SLOT_ROTATE, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_SLOT_ROTATE, "KT", KEPT_KEY_SCORE_KT},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         assert_int_equal(kept_kernel_key(keys[i].id, keys[i].name), keys[i].at);
@@ -103,11 +135,38 @@ static void grids_follow_the_table(void **state)
     check_grid(KEPT_KERNEL_MATVEC, (const uint32_t[]){64, 0, 1, 1, 0}, &none, 1, 1, 1);
     const struct kept_attn_params at = {.row_cap = 5, .n_head = 9, .n_kv = 3, .n_splits = 7};
     check_grid(KEPT_KERNEL_ATTN_DECODE, (const uint32_t[]){64, 0, 64, 2, 0}, &at, 7, 6, 5);
-    check_grid(KEPT_KERNEL_ATTN_PREFILL, (const uint32_t[]){64, 0, 64, 3, 0, 1, 1, 2}, &at, 3, 3, 1);
+    check_grid(KEPT_KERNEL_ATTN_PREFILL, (const uint32_t[]){64, 0, 64, 3, 0, 1, 1, 2}, &at, 3, 3,
+               1);
     const struct kept_slot_write_params sw = {.row_cap = 5, .n_head = 9, .n_kv = 3};
     check_grid(KEPT_KERNEL_SLOT_WRITE, (const uint32_t[]){32, 0, 0, 0}, &sw, 5, 12, 1);
     const struct kept_glu_params glu = {.row_cap = 5, .n = 257};
     check_grid(KEPT_KERNEL_GLU, (const uint32_t[]){64, 0}, &glu, 2, 5, 1);
+    const struct kept_merge_params merge = {.row_cap = 5, .n_head = 9};
+    check_grid(KEPT_KERNEL_ATTN_MERGE, (const uint32_t[]){64, 1}, &merge, 5, 9, 1);
+    const struct kept_peak_params peak = {.row_cap = 5, .n_head = 9, .n_kv = 3, .n_slots = 65};
+    check_grid(KEPT_KERNEL_ATTN_PEAK, (const uint32_t[]){64, 0, 64}, &peak, 2, 3, 1);
+}
+
+static void grids_of_maintenance_follow_the_table(void **state)
+{
+    (void)state;
+    const uint32_t keys[KEPT_MAX_KEYS] = {64, 0, KEPT_FMT_Q8_0, KEPT_FMT_Q4_0};
+    const struct kept_stats_params stats = {.row_cap = 64, .n_head = 9, .d = 96};
+    check_grid(KEPT_KERNEL_Q_STATS, keys, &stats, 9, 6, 1);
+    const struct kept_score_params score = {.row_cap = 64, .n_head = 9, .n_kv = 3, .z_stride = 320};
+    check_grid(KEPT_KERNEL_SCORE_EXPECTED, keys, &score, 5, 3, 1);
+    check_grid(KEPT_KERNEL_SCORE_KEYDIFF, keys, &score, 3, 1, 1);
+    const struct kept_select_params select = {.row_cap = 64, .n_head = 9, .n_kv = 3};
+    check_grid(KEPT_KERNEL_SLOT_SELECT, keys, &select, 3, 1, 1);
+    const struct kept_merge_slots_params near = {.row_cap = 64, .n_kv = 3, .n_splits = 7};
+    check_grid(KEPT_KERNEL_SLOT_NEAREST, keys, &near, 7, 3, 1);
+    check_grid(KEPT_KERNEL_SLOT_MERGE, keys, &near, 64, 3, 1);
+    /* 96 elements: K 24 words and 2 of scales, V 12 and 2, then meta and scores */
+    const struct kept_move_params move = {.row_cap = 64, .n_kv = 3, .d = 96, .meta_planes = 3};
+    check_grid(KEPT_KERNEL_SLOT_MOVE, keys, &move, 24 + 2 + 12 + 2 + 3 + 2, 3, 1);
+    const struct kept_rotate_params rotate = {.row_cap = 64, .n_kv = 3, .z_stride = 320};
+    check_grid(KEPT_KERNEL_SLOT_RENUMBER, keys, &rotate, 5, 3, 1);
+    check_grid(KEPT_KERNEL_SLOT_ROTATE, keys, &rotate, 20, 3, 1);
 }
 
 /* A valid call, then one thing wrong at a time. */
@@ -182,6 +241,7 @@ int main(void)
         cmocka_unit_test(keys_are_where_their_names_are),
         cmocka_unit_test(live_rows_are_clamped),
         cmocka_unit_test(grids_follow_the_table),
+        cmocka_unit_test(grids_of_maintenance_follow_the_table),
         cmocka_unit_test(contract_bounds_every_binding),
         cmocka_unit_test(contract_refuses_parameters),
     };
