@@ -5,7 +5,8 @@
 // Group: 64 slots (x) of one KV head (y), NS at a time. Their keys, turned back to y, lie in shared
 // memory as [element][slot], so that a lane is a slot and the sums of queries are read uniformly:
 //
-//     y^T S y = sum over blocks of IB elements b of y_b . (S_bb y_b + 2 sum over j before b S_bj y_j)
+//     y^T S y = sum over blocks b of IB elements of
+//               y_b . (S_bb y_b + 2 sum over elements j before b of S_bj y_j)
 //
 // S is symmetric, so row j holds the IB words of column j that a block needs. With more lanes than
 // slots the blocks are dealt to PARTS lanes a slot; with fewer a lane has SPL slots.

@@ -1,9 +1,9 @@
 #version 450
 // slot_merge: values of evicted slots into the kept slots nearest to them (params.h: slot_merge).
 //
-// Group: evicted slot number x of one KV head (y). It finds where every evicted slot goes, and works
-// only when it is the first that goes to its slot: then it merges all of those, in order, so no two
-// groups write a slot. A lane takes four elements of the value.
+// Group: evicted slot number x of one KV head (y). It finds where every evicted slot goes, and
+// works only when it is the first that goes to its slot: then it merges all of those, in order, so
+// no two groups write a slot. A lane takes four elements of the value.
 // Keys: WG lanes; D head size; VT slot type.
 
 layout(constant_id = 1) const uint D = 64;

@@ -1,6 +1,6 @@
 #version 450
-// slot_move: kept slots into the places of evicted ones, then the window down behind them (params.h:
-// kept_move_params).
+// slot_move: kept slots into the places of evicted ones, then the window down behind them
+// (params.h: kept_move_params).
 //
 // Group: one column (x: a word of a slot) of one KV head (y): K elements, K scales, V elements, V
 // scales, meta planes, score planes. No column depends on another. Fills read from above C - m and

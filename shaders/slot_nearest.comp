@@ -2,8 +2,8 @@
 // slot_nearest: the kept slot most like each evicted one (params.h: slot_nearest).
 //
 // Group: one split (x) of the slots of one KV head (y). EB evicted keys at a time are in shared
-// memory; a lane owns slots lane, lane + WG, … of the split and remembers the best of them for each;
-// the lanes' best are brought together 8 partial results at a time, the lower slot of equals.
+// memory; a lane owns slots lane, lane + WG, … of the split and remembers the best of them for
+// each. Then the lanes' best become 8 a key, and those one; the lower slot of equals.
 // Keys: WG lanes; ORDER of the K tiles; D head size; KT slot type.
 
 layout(constant_id = 1) const uint ORDER = 0;

@@ -2,8 +2,8 @@
 // slot_renumber: compact positions: every kept slot's place in the order of positions (params.h:
 // kept_rotate_params).
 //
-// Group: 64 slots (x) of one KV head (y). A lane counts, for its slots in turn, the smaller positions
-// of the head; they pass through shared memory 256 at a time.
+// Group: 64 slots (x) of one KV head (y). A lane counts, for its slots in turn, the smaller
+// positions of the head; they pass through shared memory 256 at a time.
 // Keys: WG lanes.
 
 #include "kept.glsl"
