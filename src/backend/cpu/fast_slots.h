@@ -162,13 +162,17 @@ SIMD_INLINE void fast_dots_half(const int n, const float *const *q, const uint32
         s[i] = vf_add(even[i], odd[i]);
 }
 
-/* sum[i] += four elements from element `at`, in two sums. */
+/* Few columns take two sums each, so that they do not wait for the multiplier's latency. */
+#define FAST_CHAINS(n) ((n) <= 4 ? 2 : 1)
+
+/* sum[i] += four elements from element `at`. */
 SIMD_INLINE void fast_add_four(const int n, const float *const *q, uint32_t at, const vf *e,
                                vf (*sum)[2])
 {
     for (int j = 0; j < 4; j++)
         for (int i = 0; i < n; i++)
-            sum[i][j % 2] = vf_fma(e[j], vf_set(q[i][at + (uint32_t)j]), sum[i][j % 2]);
+            sum[i][j % FAST_CHAINS(n)] =
+                vf_fma(e[j], vf_set(q[i][at + (uint32_t)j]), sum[i][j % FAST_CHAINS(n)]);
 }
 
 /* The same of a quantised tile: a block of 32 is summed before its scale is applied. */
@@ -202,7 +206,7 @@ SIMD_INLINE void fast_dots_quant(const int type, const int n, const float *const
         if (type == KEPT_FMT_Q8_0)
             scale = vf_mul(scale, vf_set(FAST_BYTE_SCALE));
         for (int i = 0; i < n; i++)
-            s[i] = vf_fma(scale, vf_add(sum[i][0], sum[i][1]), s[i]);
+            s[i] = vf_fma(scale, n <= 4 ? vf_add(sum[i][0], sum[i][1]) : sum[i][0], s[i]);
     }
 }
 
