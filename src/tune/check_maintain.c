@@ -128,7 +128,7 @@ void kept_check_extents(struct check_case *c, struct check_store *st)
     st->d = kept_check_key(c, "D") != 0 ? kept_check_key(c, "D") : 64;
     st->n_kv = c->model != NULL ? c->model->n_kv : kept_check_range(c, 1, CHECK_MAX_KV);
     st->group = c->model != NULL ? c->model->n_head / c->model->n_kv
-                                 : kept_check_pick(c, groups, st->d >= 256 ? 2 : 5);
+                                 : kept_check_pick(c, groups, st->d >= 128 ? 2 : 5);
     st->sinks = kept_check_chance(c, 80) ? 4 : kept_check_range(c, 0, 9);
     st->window = kept_check_pick(c, windows, 5);
     st->total = st->max_cap = 0;

@@ -2,8 +2,8 @@
  * anywhere in a store, slots and their meta, tables of moves. Private to tune.
  *
  * A generator fills a check_store (kept_check_block, kept_check_extents), then makes the bindings
- * from it. Slots behind the count of a head and those of no head keep the canary. Bounds look at the
- * same numbers again through kept_check_head_before.
+ * from it. Slots behind the count of a head and those of no head keep the canary. Bounds look at
+ * the same numbers again through kept_check_head_before.
  */
 #ifndef KEPT_TUNE_CHECK_MAINTAIN_H
 #define KEPT_TUNE_CHECK_MAINTAIN_H
@@ -30,8 +30,8 @@ void kept_check_type_keys(struct check_case *c);
 /* Picks block, live rows and E, makes the step buffer. The live rows are all of the block's, or,
  * sometimes, too few, and then nothing may change. */
 void kept_check_block(struct check_case *c, uint32_t i_step, struct check_store *st);
-/* Picks the KV heads (or the model's) and where their slots are: over and under budget, shorter than
- * the window, full, extents in any order with gaps between. */
+/* Picks the KV heads (or the model's) and where their slots are: over and under budget, shorter
+ * than the window, full, extents in any order with gaps between. */
 void kept_check_extents(struct check_case *c, struct check_store *st);
 /* After slot_select: BASE, EDGE. */
 void kept_check_heads_after(struct check_store *st, uint32_t kv_head, uint32_t m);
@@ -47,8 +47,8 @@ void kept_check_bind_meta(struct check_case *c, uint32_t i_bind, const struct ch
  * (i_meta; KEPT_MAX_BINDS: none); the heads of st become those after slot_select. */
 void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_store *st,
                            uint32_t i_meta, bool rotate);
-/* Writes into some of the tables what no slot_select writes, slot numbers past every CAP among them;
- * and whether that was done. */
+/* Writes into some of the tables what no slot_select writes, slot numbers past every CAP among
+ * them; and whether that was done. */
 void kept_check_spoil_moves(struct check_case *c, uint32_t i_bind, const struct check_store *st);
 bool kept_check_is_spoilt(const struct check_case *c, uint32_t i_bind, uint32_t kv_head);
 /* A permutation of 0 … n-1 (n <= 4096). */

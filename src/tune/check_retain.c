@@ -1,9 +1,9 @@
 /* tune/check_retain.c: cases and bounds of slot_nearest and slot_merge.
  *
- * slot_nearest: how slots are shared among splits is free, so splits are brought to one: the best of
- * all, the lower slot of equals. A likeness is a sum of d products over a root: 4 sqrt(d) u of their
- * sizes. Another slot than the reference's is as good when its likeness, computed here in double,
- * differs by less than that but is not equal: of equals the lower one must be found.
+ * slot_nearest: how slots are shared among splits is free, so splits are brought to one: the best
+ * of all, the lower slot of equals. A likeness is a sum of d products over a root: 4 sqrt(d) u of
+ * their sizes. Another slot than the reference's is as good when its likeness, computed here in
+ * double, differs by less than that but is not equal: of equals the lower one must be found.
  *
  * slot_merge: a weight w_e has the error of exp and of its argument; the merged value, a weighted
  * mean, moves by at most sum w_e r_e |v_e - v| / (1 + W), and its sum adds 4 sqrt(m) u.
@@ -214,8 +214,8 @@ static uint32_t pick_kept(struct check_case *c, const struct check_store *st, ui
     return UINT32_MAX;
 }
 
-/* The nearest slots of a head's evicted ones as slot_nearest might have found them: in some split the
- * best, in the others less, none, or an equal one of a higher number. */
+/* The nearest slots of a head's evicted ones as slot_nearest might have found them: in some split
+ * the best, in the others less, none, or an equal one of a higher number. */
 static void fill_near(struct check_case *c, const struct check_store *st, uint32_t h)
 {
     const struct kept_merge_slots_params *p = &c->params.merge_slots;

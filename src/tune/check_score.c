@@ -2,8 +2,8 @@
  *
  * Sums of n terms have the error of check_matmul.c: 4 sqrt(n) u sum |terms|.
  *
- * Expected attention: z = q_scale mu.y + q_scale^2 / 2 y^T Sigma y, where Sigma = S / n - mu mu^T may
- * cancel, element by element or after the products: both are sums over
+ * Expected attention: z = q_scale mu.y + q_scale^2 / 2 y^T Sigma y, where Sigma = S / n - mu mu^T
+ * may cancel, element by element or after the products: both are sums over
  *     A = sum |y_i| |y_j| (|S_ij| / n + |mu_i mu_j|),
  * each term with 16 roundings at most, summed in two steps of d terms. y itself is off by e: the
  * Hadamard transform adds log2(d) + 2 roundings of at most |k|, the turn 10 of the pair.
@@ -34,7 +34,7 @@ void kept_gen_q_stats(struct check_case *c)
     if (c->failed)
         return;
     kept_check_extents(c, &st);
-    p->n_head = st.n_kv * st.group;
+    p->n_head = c->model != NULL ? c->model->n_head : kept_check_range(c, 1, st.d < 128 ? 9 : 3);
     p->d = st.d;
     p->sinks = st.sinks;
     if (c->model == NULL && kept_check_chance(c, 40)) /* the block that has the sinks, or none */

@@ -2,14 +2,14 @@
  *
  * Which slots go is compared bit for bit. That is fair: stored, direct and recent ranks are read as
  * they are; ranks of expected attention are made from scores e^(-k / 50) of distinct k, 2 % apart,
- * against errors of 1e-4 at most, or are exact ties, of which the lower slot goes. z, biases and |v|
- * are chosen first at random, then z is what makes the score:
+ * against errors of 1e-4 at most, or are exact ties, of which the lower slot goes. z, biases and
+ * |v| are chosen first at random, then z is what makes the score:
  *     z_g = log(score / |v|) - bias + o_g + (lse of the others), any o_g per query head.
  *
- * Errors: exp as in check_gen.c, with an argument z + bias - lse that is off by 2 u of its parts and
- * by that of lse; lse by the mean of the exps' errors, 4 sqrt(n) u of the sum, and log: 4 u or 2^-21
- * (Vulkan near 1). Nothing may be said of a head with an infinite z when lse is made of it; z that is
- * no number makes all ranks of its head so, and the first slots go.
+ * Errors: exp as in check_gen.c, with an argument z + bias - lse that is off by 2 u of its parts
+ * and by that of lse; lse by the mean of the exps' errors, 4 sqrt(n) u of the sum, and log: 4 u or
+ * 2^-21 (Vulkan near 1). Nothing may be said of a head with an infinite z when lse is made of it; z
+ * that is no number makes all ranks of its head so, and the first slots go.
  */
 #include <math.h>
 #include <string.h>
@@ -104,7 +104,8 @@ static void expected_ranks(struct check_case *c, const struct check_store *st, u
     }
 }
 
-/* Numbers that are none where they have an exact meaning, or none at all (`from` 0 and infinite). */
+/* Numbers that are none where they have an exact meaning, or none at all (`from` 0 and
+ * infinite). */
 static void spoil_ranks(struct check_case *c, const struct check_store *st, uint32_t h)
 {
     const struct kept_select_params *p = &c->params.select;

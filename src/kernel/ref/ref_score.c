@@ -67,7 +67,8 @@ static void turn_back(const struct expected *e, int64_t position, double *y)
     }
 }
 
-/* The expected logit of a query head's future queries with y: y^T Sigma y = y^T S y / n - (mu.y)^2. */
+/* The expected logit of a query head's future queries with y: y^T Sigma y = y^T S y / n -
+ * (mu.y)^2. */
 static double expected_logit(const struct expected *e, const float *stats, const double *y)
 {
     uint32_t d = e->p->d;
