@@ -89,10 +89,10 @@
  * q = 0 (q4_0: 8). Stored d is f16, x / d uses d before rounding. Values that are no numbers may
  * become anything.
  *
- * Rotation of quantised types. A head's vector of d elements is cut into blocks of HB elements, HB =
- * the largest power of two that divides d, and each is multiplied by the normalised Hadamard matrix
- * H[i][j] = (-1)^popcount(i & j) / sqrt(HB) (its own inverse). K: after RoPE, and q likewise, so
- * scores do not change. V: before it is stored; the attention output is rotated back.
+ * Rotation of quantised types. A head's vector of d elements is cut into blocks of HB elements, HB
+ * = the largest power of two that divides d, and each is multiplied by the normalised Hadamard
+ * matrix H[i][j] = (-1)^popcount(i & j) / sqrt(HB) (its own inverse). K: after RoPE, and q
+ * likewise, so scores do not change. V: before it is stored; the attention output is rotated back.
  *
  * Where the slots of a KV head are:
  *   plain     head h has slots h * cap … + cap - 1; position t is in slot t % cap of them
@@ -100,10 +100,11 @@
  *             position was EDGE; the token at position t >= EDGE is in slot BASE + t - EDGE.
  *             A query at p sees slots 0 … KEPT_COUNT - 1, KEPT_COUNT = min(CAP, BASE + max(0, p + 1
  *             - EDGE)). Going back to a position >= EDGE needs no work at all.
- * The heads table, u32 (POSITIONS i32) [n_kv][8]. EVICTED counts; SCORED: 1 after the first scoring;
- * RoPE turns the token at position t by t - SHIFT.
- * meta: planes of `total` words (total = slots of all heads), slot s of head h at FIRST + s: pos i32
- * (the position RoPE used), bias f32, until i32 (that plane only where KEPT_SLOTS_RULE needs it). */
+ * The heads table, u32 (POSITIONS i32) [n_kv][8]. EVICTED counts; SCORED: 1 after the first
+ * scoring; RoPE turns the token at position t by t - SHIFT.
+ * meta: planes of `total` words (total = slots of all heads), slot s of head h at FIRST + s: pos
+ * i32 (the position RoPE used), bias f32, until i32 (that plane only where KEPT_SLOTS_RULE needs
+ * it). */
 #define KEPT_SLOT_Q(fmt, d) \
     ((fmt) == KEPT_FMT_Q8_0 ? (d) / 4u : (fmt) == KEPT_FMT_Q4_0 ? (d) / 8u : (d) / 2u)
 #define KEPT_SLOT_S(fmt, d) ((fmt) == KEPT_FMT_F16 ? 0u : ((d) + 63u) / 64u)
@@ -179,12 +180,12 @@ struct kept_norm_params {
  *    head where STORE is not 0); where KT is quantised, Hadamard of q and k;
  *  - multiplies q by q_scale and writes it back in place;
  *  - writes k and v (Hadamard where VT is quantised) into the token's slot, and with STORE 1 and 2
- *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token before EDGE,
- *    or whose slot is past CAP, is not stored.
+ *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token before
+ *    EDGE, or whose slot is past CAP, is not stored.
  * cap: plain: slots per KV head; STORE 1, 2: `total`. Rotation at position p = 256*hi + lo (lo in
- * 0…255, hi may be negative: floor) for pair i in 0…n_rot/2-1: (c, s) = table[lo][i] (x) table[256 +
- * hi_bias + hi][i] as complex numbers (cos, sin); f32 [row][n_rot/2][2]. (a, b) -> (a*c - b*s, a*s +
- * b*c). */
+ * 0…255, hi may be negative: floor) for pair i in 0…n_rot/2-1: (c, s) = table[lo][i] (x) table[256
+ * + hi_bias + hi][i] as complex numbers (cos, sin); f32 [row][n_rot/2][2]. (a, b) -> (a*c - b*s,
+ * a*s + b*c). */
 struct kept_slot_write_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 chunk;        /* positions are at step word KEPT_STEP_TOKENS + chunk */
@@ -201,9 +202,9 @@ struct kept_slot_write_params {
 /* attn_decode, attn_prefill. Query row r (q as slot_write left it: rotated and scaled) at position
  * p attends slots of its KV head (head h uses KV head h / (n_head / n_kv)):
  *   GENERAL 0: positions lo … p, lo = window ? max(0, p - window + 1) : 0, position t in slot t %
- *   cap; score = q.k. GENERAL 1: slots s < KEPT_COUNT (see above); score = q.k + bias[s]. GENERAL 2:
- *   of those the ones with pos[s] <= p < until[s] and (window == 0 or pos[s] > p - window or pos[s]
- *   < 0). cap: plain: slots per KV head; GENERAL 1, 2: `total`.
+ *   cap; score = q.k. GENERAL 1: slots s < KEPT_COUNT (see above); score = q.k + bias[s]. GENERAL
+ *   2: of those the ones with pos[s] <= p < until[s] and (window == 0 or pos[s] > p - window or
+ *   pos[s] < 0). cap: plain: slots per KV head; GENERAL 1, 2: `total`.
  * softcap > 0: score of q.k becomes softcap * tanh(q.k / softcap) before the bias.
  * decode writes partial results, split i of n_splits covering about an equal share of the tiles of
  * 16 slots:
@@ -256,16 +257,16 @@ struct kept_argmax_params {
  * Runs when a block of `block` tokens is complete: rows row_first … + block - 1 of the evaluation,
  * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
  * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
- * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z is
- * used. Order: q_stats, a score kernel, slot_select, [slot_nearest, slot_merge,] slot_move,
+ * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z
+ * is used. Order: q_stats, a score kernel, slot_select, [slot_nearest, slot_merge,] slot_move,
  * [slot_renumber, slot_rotate]. Counts read from moves are taken as at most `block` (M, FILLS) and
  * CAP (COUNT, C); slot numbers read from moves and near that are not below CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
- *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse and
- *           top (slot_select)
- *   z       per KV head (group + 1) rows of z_stride f32: a row per query head of the group, then one
- *           of |v|; score_keydiff writes row 0 only
+ *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse
+ *           and top (slot_select)
+ *   z       per KV head (group + 1) rows of z_stride f32: a row per query head of the group, then
+ *           one of |v|; score_keydiff writes row 0 only
  *   scores  two planes of `total` f32: the score by which slots are ranked, and the weight's log
  *   moves   per KV head moves_stride u32: M evicted, COUNT before, FILLS, C, ROTATE; from word 8:
  *           evicted[block] ascending, from[block], to[block]; words without a use are 0
@@ -300,9 +301,9 @@ struct kept_stats_params {
 /* score_expected: expected attention (Devoto et al. 2025, arXiv 2510.00636; epsilon 0). For heads
  * with count > BUDGET, slots s in [from, count): from = 0 when SCORED is 0 or E is a multiple of
  * `refresh`, else max(0, count - window - block). With n = max(E - sinks, 1), mu = sum q / n, Sigma
- * = sum q q^T / n - mu mu^T of the query head, and y = the slot's key (Hadamard undone), turned back
- * by the mean rotation of positions E - SHIFT … + 511: pair i is multiplied by the conjugate of
- * R(E - SHIFT)_i * M_i, M_i = row `mean_row` of the table (its first n_rot/2 pairs):
+ * = sum q q^T / n - mu mu^T of the query head, and y = the slot's key (Hadamard undone), turned
+ * back by the mean rotation of positions E - SHIFT … + 511: pair i is multiplied by the conjugate
+ * of R(E - SHIFT)_i * M_i, M_i = row `mean_row` of the table (its first n_rot/2 pairs):
  *     z = q_scale * mu.y + q_scale^2 / 2 * y^T Sigma y      -> row g of z
  *     |v|                                                   -> row `group`
  * Elements past n_rot are not turned; rope_pairs NONE turns nothing. */
@@ -328,11 +329,11 @@ struct kept_score_params {
  *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =
  *     log(sum over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
- * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first. Their
- * pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive the
- * kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED +=
- * m. limit > 0 (compact positions): when E + block - SHIFT > limit, ROTATE = 1 and SHIFT = E - BASE.
- * All of moves is written, m = 0 included. */
+ * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first.
+ * Their pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive
+ * the kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED
+ * += m. limit > 0 (compact positions): when E + block - SHIFT > limit, ROTATE = 1 and SHIFT = E -
+ * BASE. All of moves is written, m = 0 included. */
 struct kept_select_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d;
@@ -342,14 +343,14 @@ struct kept_select_params {
 };
 
 /* slot_nearest: for evicted slot number i of a KV head, over the kept slots (pos is not
- * KEPT_POS_GONE) of split x (an equal share of the tiles of 16 of count): the largest k_i.k_s / |k_s|
- * and its slot, the lower of equals; -inf and 0 when there is none. k as stored; a key of length 0
- * or one that is no number counts as -3e38. */
+ * KEPT_POS_GONE) of split x (an equal share of the tiles of 16 of count): the largest k_i.k_s /
+ * |k_s| and its slot, the lower of equals; -inf and 0 when there is none. k as stored; a key of
+ * length 0 or one that is no number counts as -3e38. */
 /* slot_merge: value transfer (weights: expected attention). For every kept slot r that is nearest
  * to some evicted slots e (the best of all splits, the lower slot of equals), in their order:
  *     w_e = min(exp(weight_e - weight_r), 1e4); W = sum of w_e
- *     v_r = (v_r + sum of w_e v_e) / (1 + W), re-quantised; bias_r += log(1 + W), weight_r likewise;
- *     score_r *= 1 + W. A w_e that is no number counts as 0. */
+ *     v_r = (v_r + sum of w_e v_e) / (1 + W), re-quantised; bias_r += log(1 + W), weight_r
+ *     likewise; score_r *= 1 + W. A w_e that is no number counts as 0. */
 struct kept_merge_slots_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d;
@@ -357,8 +358,8 @@ struct kept_merge_slots_params {
     KEPT_U32 n_splits;
 };
 
-/* slot_move: m > 0: copies slots from[i] -> to[i] (K, V, planes of meta, scores), then the window C …
- * count-1 down by m. Groups take columns: words of a slot (K elements, K scales, V elements, V
+/* slot_move: m > 0: copies slots from[i] -> to[i] (K, V, planes of meta, scores), then the window C
+ * … count-1 down by m. Groups take columns: words of a slot (K elements, K scales, V elements, V
  * scales, meta planes, score planes), so that none waits for another. */
 struct kept_move_params {
     KEPT_U32 rows_at, row_first, row_cap;
@@ -369,8 +370,8 @@ struct kept_move_params {
 
 /* slot_renumber, slot_rotate: where ROTATE is 1. renumber: row 0 of z (as u32) of slot s < BASE =
  * how many slots of the head have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new -
- * old, Hadamard, stored again) and sets pos; a slot that does not move, or whose new - old is outside
- * -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. */
+ * old, Hadamard, stored again) and sets pos; a slot that does not move, or whose new - old is
+ * outside -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;
