@@ -118,6 +118,8 @@ void kept_gen_slot_rotate(struct check_case *c)
     if (c->model == NULL && kept_check_chance(c, 20))
         p->hi_bias = kept_check_range(c, 0, p->hi_bias);
     kept_check_bind_store(c, ROT_K, &st, kept_check_key(c, "KT"), kept_check_key(c, "ORDER"));
+    if (c->model == NULL && kept_check_chance(c, 40)) /* that storing again would change */
+        kept_check_fill_slots(c, ROT_K, 1);
     kept_check_bind_meta(c, ROT_META, &st, 2);
     kept_check_bind_table(c, ROT_TABLE, p->n_rot, p->hi_bias, 1);
     kept_check_bind_moves(c, ROT_MOVES, &st, KEPT_MAX_BINDS, true);
