@@ -560,7 +560,8 @@ static void merge_bounds(struct check_case *c, const float *part, uint64_t at)
             double relative =
                 isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
             relative += (4 * sqrt(p->parts) + 4) * CHECK_U;
-            bound[k] += w / l * relative * (o + fabs(out[k]) * part[i * stride + 1]);
+            bound[k] += (w * relative + 2 * CHECK_TINY) / l * /* TINY: a weight flushed to zero */
+                        (o + fabs(out[k]) * part[i * stride + 1]);
         }
     }
     if (kept_check_key(c, "VROT") != 0)
