@@ -14,6 +14,16 @@ void CPU_NAME(norm)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(glu)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(slot_write)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(argmax)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(attn_peak)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(q_stats)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(score_expected)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(score_keydiff)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_select)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_nearest)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_merge)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_move)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_renumber)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(slot_rotate)(const struct kept_host_call *call, struct kept_pool *pool);
 
 extern const struct cpu_fast CPU_NAME(table);
 

@@ -35,7 +35,7 @@ struct columns {
     uint32_t k_words, v_words, n_tiles; /* of a tile; tiles of the KV head */
     const int32_t *pos, *until;         /* planes of meta from the KV head's first slot */
     const float *bias;
-    struct fast_head head; /* not of plain slots */
+    struct ref_head head; /* not of plain slots */
     const float *q[MAX_COLUMNS];
     int32_t position[MAX_COLUMNS], first[MAX_COLUMNS]; /* plain: attends first … position */
     uint32_t count[MAX_COLUMNS];                       /* else: slots it sees */
@@ -299,7 +299,7 @@ static void add_column(struct columns *c, uint32_t row, uint32_t head)
     if (c->general == KEPT_SLOTS_PLAIN)
         c->first[i] = first_position(p, c->position[i]);
     else
-        c->count[i] = fast_head_count(&c->head, (int64_t)c->position[i] + 1);
+        c->count[i] = ref_head_count(&c->head, (int64_t)c->position[i] + 1);
 }
 
 /* The tiles that hold anything for any column. */

@@ -107,41 +107,13 @@ struct slot {
     int32_t position;
     bool copied; /* the row's queries are kept */
     uint32_t kv_head;
+    struct ref_rope rope;
     int64_t turned; /* the position of `turn`, */
     bool in_table;  /* if it has one */
     bool stored;
     size_t at;                     /* the slot, from the start of the bindings */
     float turn[KEPT_MAX_HEAD_DIM]; /* cos and sin of each pair */
 };
-
-/* False when the position lies outside the table. */
-static bool find_turn(struct slot *s, int64_t position)
-{
-    const struct kept_slot_write_params *p = s->p;
-    const float *table = (const float *)s->call->bind[1];
-    uint32_t lo = (uint32_t)(position & 255), half = p->n_rot / 2;
-    int64_t hi = 256 + (int64_t)p->hi_bias + (position - lo) / 256;
-    if (hi < 256 || ((uint64_t)hi + 1) * p->n_rot * 4 > s->call->bind_bytes[1])
-        return false;
-    const float *a = table + (size_t)lo * p->n_rot, *b = table + (size_t)hi * p->n_rot;
-    for (uint32_t i = 0; i < half; i++) {
-        s->turn[2 * i] = a[2 * i] * b[2 * i] - a[2 * i + 1] * b[2 * i + 1];
-        s->turn[2 * i + 1] = a[2 * i] * b[2 * i + 1] + a[2 * i + 1] * b[2 * i];
-    }
-    return true;
-}
-
-static void rotate(const struct slot *s, float *v)
-{
-    uint32_t half = s->p->n_rot / 2;
-    bool adjacent = s->p->rope_pairs == KEPT_ROPE_ADJACENT;
-    for (uint32_t i = 0; i < half; i++) {
-        float *a = adjacent ? v + 2 * i : v + i, *b = adjacent ? v + 2 * i + 1 : v + i + half;
-        float c = s->turn[2 * i], sn = s->turn[2 * i + 1], old = *a;
-        *a = old * c - *b * sn;
-        *b = old * sn + *b * c;
-    }
-}
 
 /* The slot of the KV head; false when its rotation is not in the table. */
 static bool find_slot(struct slot *s, uint32_t kv_head)
@@ -153,7 +125,7 @@ static bool find_slot(struct slot *s, uint32_t kv_head)
     s->stored = true;
     s->at = (size_t)kv_head * p->cap + (uint32_t)s->position % p->cap;
     if (s->call->keys[KEPT_KEY_SLOT_STORE] != KEPT_SLOTS_PLAIN) {
-        struct fast_head h = fast_head_at((const uint32_t *)s->call->bind[7], kv_head, p->cap);
+        struct ref_head h = fast_head_at((const uint32_t *)s->call->bind[7], kv_head, p->cap);
         int64_t since = (int64_t)s->position - h.edge;
         turn -= h.shift;
         same = same && turn == s->turned;
@@ -161,8 +133,8 @@ static bool find_slot(struct slot *s, uint32_t kv_head)
         s->at = h.first + (size_t)(h.base + since);
     }
     s->turned = turn;
-    if (!same)
-        s->in_table = p->rope_pairs == KEPT_ROPE_NONE || find_turn(s, turn);
+    if (!same && (s->in_table = ref_rope_has(&s->rope, turn)) && p->rope_pairs != KEPT_ROPE_NONE)
+        fast_turn_at(&s->rope, turn, s->turn);
     return s->in_table;
 }
 
@@ -189,8 +161,7 @@ static void norm_head(const struct slot *s, const float *w, float *v)
 
 static void turn_head(const struct slot *s, float *v)
 {
-    if (s->p->rope_pairs != KEPT_ROPE_NONE)
-        rotate(s, v);
+    fast_turn(&s->rope, s->turn, v);
     if (s->call->keys[KEPT_KEY_SLOT_KT] != KEPT_FMT_F16)
         fast_hadamard(v, s->p->d);
 }
@@ -266,6 +237,8 @@ static void slot_row(void *user, uint32_t item, uint32_t i_thread)
     s.p = p;
     s.position = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
     s.qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
+    s.rope = (struct ref_rope){(const float *)call->bind[1], call->bind_bytes[1], p->n_rot,
+                               p->rope_pairs, p->hi_bias};
     s.copied = keeps_queries(p, step, item);
     for (uint32_t kv = 0; kv < p->n_kv; kv++) {
         if (!find_slot(&s, kv))

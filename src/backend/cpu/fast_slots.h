@@ -9,44 +9,47 @@
 
 #include "backend/cpu/simd.h"
 #include "base/half.h"
+#include "kernel/ref/ref_slots.h"
 #include "kernel/params.h"
 #include "kernel/registry.h"
 
 #define FAST_SLOT_WORDS (KEPT_MAX_HEAD_DIM / 2) /* at most, of any type */
 #define FAST_BYTE_SCALE (1.0f / 16777216)       /* of vf_byte */
 
-/* ---- the heads table ---- */
-
-/* A row of it; first is a multiple of 16, and first + cap stays inside the store. */
-struct fast_head {
-    uint32_t first, cap, budget, base;
-    int32_t edge, shift;
-};
-
-SIMD_INLINE struct fast_head fast_head_at(const uint32_t *heads, uint32_t kv_head, uint32_t total)
+/* A row of the heads table whose first slot begins a tile, whatever the table says. */
+SIMD_INLINE struct ref_head fast_head_at(const uint32_t *heads, uint32_t kv_head, uint32_t total)
 {
-    const uint32_t *h = heads + (size_t)kv_head * KEPT_HEAD_WORDS;
-    struct fast_head head = {
-        .first = (h[KEPT_HEAD_FIRST] < total ? h[KEPT_HEAD_FIRST] : total) / 16 * 16,
-        .cap = h[KEPT_HEAD_CAP],
-        .budget = h[KEPT_HEAD_BUDGET],
-        .base = h[KEPT_HEAD_BASE],
-        .edge = (int32_t)h[KEPT_HEAD_EDGE],
-        .shift = (int32_t)h[KEPT_HEAD_SHIFT],
-    };
-    if (head.cap > total - head.first)
-        head.cap = total - head.first;
+    struct ref_head head = ref_head_at(heads, kv_head, total);
+    head.first = head.first / 16 * 16;
     return head;
 }
 
-/* Slots before position `end`. */
-SIMD_INLINE uint32_t fast_head_count(const struct fast_head *h, int64_t end)
+/* ---- rotations ---- */
+
+/* cos and sin of each pair at a position that the table has. */
+SIMD_INLINE void fast_turn_at(const struct ref_rope *r, int64_t position, float *turn)
 {
-    int64_t count = (int64_t)h->base + (end > h->edge ? end - h->edge : 0);
-    return count < h->cap ? (uint32_t)count : h->cap;
+    uint32_t lo = (uint32_t)(position & 255), half = r->n_rot / 2;
+    const float *a = r->table + (size_t)lo * r->n_rot;
+    const float *b =
+        r->table + (size_t)(256 + (int64_t)r->hi_bias + (position - lo) / 256) * r->n_rot;
+    for (uint32_t i = 0; i < half; i++) {
+        turn[2 * i] = a[2 * i] * b[2 * i] - a[2 * i + 1] * b[2 * i + 1];
+        turn[2 * i + 1] = a[2 * i] * b[2 * i + 1] + a[2 * i + 1] * b[2 * i];
+    }
 }
 
-/* ---- Hadamard ---- */
+SIMD_INLINE void fast_turn(const struct ref_rope *r, const float *turn, float *v)
+{
+    uint32_t half = r->n_rot / 2;
+    bool adjacent = r->pairs == KEPT_ROPE_ADJACENT;
+    for (uint32_t i = 0; r->pairs != KEPT_ROPE_NONE && i < half; i++) {
+        float *a = adjacent ? v + 2 * i : v + i, *b = adjacent ? v + 2 * i + 1 : v + i + half;
+        float c = turn[2 * i], sn = turn[2 * i + 1], old = *a;
+        *a = old * c - *b * sn;
+        *b = old * sn + *b * c;
+    }
+}
 
 /* Each block of the head by the normalised Hadamard matrix. */
 SIMD_INLINE void fast_hadamard(float *v, uint32_t d)
@@ -139,6 +142,15 @@ SIMD_INLINE void fast_store_v(uint32_t type, uint32_t d, uint32_t *store, size_t
     memcpy(tile + 16 * n_q + slot % 16 * n_s, words + n_q, n_s * sizeof *words);
 }
 
+/* The words of a slot of a K tile. */
+SIMD_INLINE void fast_load_k(uint32_t type, uint32_t d, const uint32_t *store, size_t slot,
+                             uint32_t *words)
+{
+    const uint32_t *from = store + slot / 16 * KEPT_TILE_WORDS(type, d) + slot % 16;
+    for (uint32_t w = 0; w < KEPT_SLOT_Q(type, d) + KEPT_SLOT_S(type, d); w++)
+        words[w] = from[(size_t)16 * w];
+}
+
 /* ---- K tiles ---- */
 
 /* q . k of the 16 slots of an f16 tile, for n vectors q. */
@@ -220,6 +232,38 @@ SIMD_INLINE void fast_dots(const int type, const int n, const float *const *q, c
         fast_dots_quant(type, n, q, tile, d, s);
 }
 
+/* A K tile as f32: element i of the 16 slots at y + i * stride. */
+SIMD_INLINE void fast_keys(uint32_t type, const uint32_t *tile, uint32_t d, float *y, size_t stride)
+{
+    const uint32_t *scales = tile + 16 * (size_t)KEPT_SLOT_Q(type, d);
+    for (uint32_t w = 0; type == KEPT_FMT_F16 && w < d / 2; w++) {
+        vi word = vi_load(tile + 16 * (size_t)w);
+        vf_store(y + 2 * w * stride, vf_half(word));
+        vf_store(y + (2 * w + 1) * stride, vf_half(VI_SHR(word, 16)));
+    }
+    for (uint32_t i = 0; type != KEPT_FMT_F16 && i < d; i += 4) {
+        vi pair = vi_load(scales + 16 * (size_t)(i / 64));
+        vf scale = vf_half(i / 32 % 2 == 0 ? pair : VI_SHR(pair, 16)), e[4];
+        if (type == KEPT_FMT_Q8_0) {
+            vi word = vi_load(tile + 16 * (size_t)(i / 4));
+            scale = vf_mul(scale, vf_set(FAST_BYTE_SCALE));
+            e[0] = vf_byte(word, 0);
+            e[1] = vf_byte(word, 1);
+            e[2] = vf_byte(word, 2);
+            e[3] = vf_byte(word, 3);
+        } else {
+            vi word = vi_load(tile + 16 * (size_t)(i / 32 * 4 + i % 16 / 4));
+            word = i % 32 < 16 ? word : VI_SHR(word, 4);
+            e[0] = vf_nibble(word);
+            e[1] = vf_nibble(VI_SHR(word, 8));
+            e[2] = vf_nibble(VI_SHR(word, 16));
+            e[3] = vf_nibble(VI_SHR(word, 24));
+        }
+        for (uint32_t j = 0; j < 4; j++)
+            vf_store(y + (i + j) * stride, vf_mul(scale, e[j]));
+    }
+}
+
 /* ---- V tiles ---- */
 
 /* The scales of blocks 2j and 2j + 1 of the 16 slots of a V tile. */
@@ -244,6 +288,48 @@ SIMD_INLINE vf fast_v_elements(const int type, const uint32_t *row, uint32_t k)
         return vf_load_i8(bytes + k);
     vi pairs = vi_load_bytes(bytes + k / 32 * 16);
     return vf_nibble(k % 32 == 0 ? pairs : VI_SHR(pairs, 4));
+}
+
+/* The values of a slot whose elements and scales are given. */
+SIMD_INLINE void fast_unpack_of(const int type, const uint32_t *row, const uint32_t *scales,
+                                uint32_t d, float *v)
+{
+    for (uint32_t k = 0; k < d; k += 16) {
+        vf x = fast_v_elements(type, row, k);
+        if (type != KEPT_FMT_F16) {
+            uint32_t scale = scales[k / 64] >> (k / 32 % 2 * 16);
+            x = vf_mul(x, vf_set(kept_f16_to_f32((uint16_t)scale)));
+        }
+        vf_store(v + k, x);
+    }
+}
+
+SIMD_INLINE void fast_unpack(uint32_t type, const uint32_t *row, const uint32_t *scales, uint32_t d,
+                             float *v)
+{
+    if (type == KEPT_FMT_F16)
+        fast_unpack_of(KEPT_FMT_F16, row, scales, d, v);
+    else if (type == KEPT_FMT_Q8_0)
+        fast_unpack_of(KEPT_FMT_Q8_0, row, scales, d, v);
+    else
+        fast_unpack_of(KEPT_FMT_Q4_0, row, scales, d, v);
+}
+
+/* One slot's values, as stored. */
+SIMD_INLINE void fast_values_k(uint32_t type, uint32_t d, const uint32_t *store, size_t slot,
+                               float *v)
+{
+    uint32_t words[FAST_SLOT_WORDS];
+    fast_load_k(type, d, store, slot, words);
+    fast_unpack(type, words, words + KEPT_SLOT_Q(type, d), d, v);
+}
+
+SIMD_INLINE void fast_values_v(uint32_t type, uint32_t d, const uint32_t *store, size_t slot,
+                               float *v)
+{
+    uint32_t n_q = KEPT_SLOT_Q(type, d), n_s = KEPT_SLOT_S(type, d);
+    const uint32_t *tile = store + slot / 16 * KEPT_TILE_WORDS(type, d);
+    fast_unpack(type, tile + slot % 16 * n_q, tile + 16 * n_q + slot % 16 * n_s, d, v);
 }
 
 #endif

@@ -39,6 +39,31 @@ SIMD_INLINE vf vf_exp(vf x)
     return vf_scale(p, n);
 }
 
+/* ln x of x >= 0 to about 2 ulp: x = 2^n m, sqrt(1/2) <= m < sqrt(2), by a polynomial of degree 8
+ * (Cephes' logf). 0 and denormals become -infinity; NaN and infinity stay. */
+SIMD_INLINE vf vf_log(vf x)
+{
+    const vi bits = vi_and(vi_bits(x), vi_set(0x7FFFFFFF));
+    vi n = vi_add(vi_shr(vi_add(bits, vi_set(0x3F800000 - 0x3F3504F3)), 23), vi_set(0u - 127));
+    vi one = vi_add(bits, vi_shl(vi_add(vi_xor(n, vi_set(~0u)), vi_set(1)), 23));
+    vf m = vf_sub(vf_bits(one), vf_set(1)), fn = vf_from_int(n), square = vf_mul(m, m);
+    vf p = vf_set(7.0376836292e-2f);
+    p = vf_fma(p, m, vf_set(-1.1514610310e-1f));
+    p = vf_fma(p, m, vf_set(1.1676998740e-1f));
+    p = vf_fma(p, m, vf_set(-1.2420140846e-1f));
+    p = vf_fma(p, m, vf_set(1.4249322787e-1f));
+    p = vf_fma(p, m, vf_set(-1.6668057665e-1f));
+    p = vf_fma(p, m, vf_set(2.0000714765e-1f));
+    p = vf_fma(p, m, vf_set(-2.4999993993e-1f));
+    p = vf_fma(p, m, vf_set(3.3333331174e-1f));
+    p = vf_mul(p, vf_mul(m, square));
+    p = vf_fma(fn, vf_set(-2.12194440e-4f), p);
+    p = vf_fma(square, vf_set(-0.5f), p);
+    p = vf_fma(fn, vf_set(0.693359375f), vf_add(m, p));
+    p = vf_select(vm_lt(bits, vi_set(0x7F800000)), p, x);
+    return vf_select(vm_lt(bits, vi_set(0x00800000)), vf_set(-INFINITY), p);
+}
+
 /* v / (1 + e^(-z)), by e^(-|z|), which never overflows. */
 SIMD_INLINE vf vf_gate(vf v, vf z)
 {

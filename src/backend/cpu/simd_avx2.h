@@ -59,6 +59,10 @@ SIMD_INLINE vf vf_min(vf a, vf b)
 {
     return SIMD_PAIR(vf, _mm256_min_ps, a, b);
 }
+SIMD_INLINE vf vf_sqrt(vf a)
+{
+    return (vf){_mm256_sqrt_ps(a.a), _mm256_sqrt_ps(a.b)};
+}
 SIMD_INLINE float vf_hsum(vf v)
 {
     __m256 s = _mm256_add_ps(v.a, v.b);
@@ -94,6 +98,10 @@ SIMD_INLINE vi vi_and(vi a, vi b)
 SIMD_INLINE vi vi_or(vi a, vi b)
 {
     return SIMD_PAIR(vi, _mm256_or_si256, a, b);
+}
+SIMD_INLINE vi vi_xor(vi a, vi b)
+{
+    return SIMD_PAIR(vi, _mm256_xor_si256, a, b);
 }
 SIMD_INLINE vi vi_add(vi a, vi b)
 {
@@ -231,6 +239,11 @@ SIMD_INLINE vm vm_le(vi a, vi b)
     __m256i ones = _mm256_set1_epi32(-1);
     return (vm){_mm256_xor_si256(_mm256_cmpgt_epi32(a.a, b.a), ones),
                 _mm256_xor_si256(_mm256_cmpgt_epi32(a.b, b.b), ones)};
+}
+SIMD_INLINE vm vm_less(vf a, vf b)
+{
+    return (vm){_mm256_castps_si256(_mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
+                _mm256_castps_si256(_mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ))};
 }
 SIMD_INLINE vm vm_and(vm a, vm b)
 {

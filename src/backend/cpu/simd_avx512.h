@@ -55,6 +55,10 @@ SIMD_INLINE vf vf_min(vf a, vf b)
 {
     return _mm512_min_ps(a, b);
 }
+SIMD_INLINE vf vf_sqrt(vf a)
+{
+    return _mm512_sqrt_ps(a);
+}
 SIMD_INLINE float vf_hsum(vf a)
 {
     return _mm512_reduce_add_ps(a);
@@ -82,6 +86,10 @@ SIMD_INLINE vi vi_and(vi a, vi b)
 SIMD_INLINE vi vi_or(vi a, vi b)
 {
     return _mm512_or_si512(a, b);
+}
+SIMD_INLINE vi vi_xor(vi a, vi b)
+{
+    return _mm512_xor_si512(a, b);
 }
 SIMD_INLINE vi vi_add(vi a, vi b)
 {
@@ -184,6 +192,11 @@ SIMD_INLINE vm vm_le(vi a, vi b)
 SIMD_INLINE vm vm_lt(vi a, vi b)
 {
     return _mm512_cmplt_epi32_mask(a, b);
+}
+/* False where either is NaN. */
+SIMD_INLINE vm vm_less(vf a, vf b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
 }
 SIMD_INLINE vm vm_and(vm a, vm b)
 {

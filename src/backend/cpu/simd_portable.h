@@ -68,6 +68,10 @@ SIMD_STEP vf vf_min(vf a, vf b)
 {
     SIMD_EACH(vf, a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
 }
+SIMD_STEP vf vf_sqrt(vf a)
+{
+    SIMD_EACH(vf, sqrtf(a.v[i]));
+}
 SIMD_STEP float vf_hsum(vf a)
 {
     float sum = 0;
@@ -103,6 +107,10 @@ SIMD_STEP vi vi_and(vi a, vi b)
 SIMD_STEP vi vi_or(vi a, vi b)
 {
     SIMD_EACH(vi, a.v[i] | b.v[i]);
+}
+SIMD_STEP vi vi_xor(vi a, vi b)
+{
+    SIMD_EACH(vi, a.v[i] ^ b.v[i]);
 }
 SIMD_STEP vi vi_add(vi a, vi b)
 {
@@ -194,6 +202,10 @@ SIMD_STEP vm vm_le(vi a, vi b)
 SIMD_STEP vm vm_lt(vi a, vi b)
 {
     SIMD_EACH(vm, (int32_t)a.v[i] < (int32_t)b.v[i]);
+}
+SIMD_STEP vm vm_less(vf a, vf b)
+{
+    SIMD_EACH(vm, a.v[i] < b.v[i]);
 }
 SIMD_STEP vm vm_and(vm a, vm b)
 {
