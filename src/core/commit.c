@@ -93,7 +93,7 @@ static kept_status write_rope_tables(struct kept_session *session, struct kept_e
             status = kept_file_read_at(kept_gguf_file(plan->model->gguf), tensor->offset_bytes,
                                        factors, tensor->n_bytes, err);
         if (status == KEPT_OK) {
-            kept_rope_table_fill(rope, factors, plan->rope_hi_rows, 0, table);
+            kept_rope_table_fill(rope, factors, plan->rope_hi_rows, plan->rope_hi_bias, table);
             status = kept_session_write(session, plan->rope_tables[i], 0, table, n_bytes, err);
         }
         kept_free(factors);

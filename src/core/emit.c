@@ -275,6 +275,7 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .rope_pairs = rope->pairs,
         .qkv_stride = qkv.stride,
         .cap = layer->cap,
+        .hi_bias = e->plan->rope_hi_bias,
         .queries_rows = copies ? e->plan->retention.block : 0,
         .q_scale = shape->q_scale,
         .eps = e->plan->shape->eps,

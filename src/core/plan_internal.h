@@ -143,6 +143,7 @@ struct kept_plan {
     uint32_t output_norm;
     uint32_t rope_tables[KEPT_MAX_ROPES];
     uint32_t rope_hi_rows; /* rows of the coarse half of a table, the mean rotation's not counted */
+    uint32_t rope_hi_bias; /* of them, rows of negative positions: compact keys are turned back */
     struct kept_retention retention;
     uint32_t k_type, v_type; /* KEPT_FMT_… of stored keys and values */
     uint32_t *head_budgets;  /* [n_layers][n_kv] of the sidecar, or NULL */

@@ -256,6 +256,7 @@ void kept_plan_store(struct kept_plan *plan, uint32_t i)
                                  .v_type = plan->v_type,
                                  .n_rot = rope->n_rot,
                                  .rope_pairs = rope->pairs,
+                                 .hi_bias = plan->rope_hi_bias,
                                  .mean_row = kept_rope_mean_row(plan->rope_hi_rows),
                                  .q_scale = layer->q_scale};
     store->heads = kept_arena_array(&plan->arena, layer->n_kv, sizeof *store->heads);

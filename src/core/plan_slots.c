@@ -162,7 +162,9 @@ void kept_plan_slots(struct kept_plan *plan)
     const struct kept_shape *shape = plan->shape;
     uint64_t positions =
         plan->retention.limit ? plan->retention.limit : plan->params.context_tokens;
+    plan->rope_hi_bias = (plan->retention.limit + ROPE_LO_ROWS - 1) / ROPE_LO_ROWS;
     plan->rope_hi_rows =
+        plan->rope_hi_bias +
         (uint32_t)((positions + plan->retention.hold + ROPE_LO_ROWS - 1) / ROPE_LO_ROWS);
     for (uint32_t i = 0; i < shape->n_ropes && plan->status == KEPT_OK; i++)
         plan->rope_tables[i] = kept_plan_add_region(

@@ -37,6 +37,7 @@
 #define MAX_EMBD     (1u << 20)
 #define MAX_SHARES   1024u
 #define MAX_REPORTS  4096u
+#define MAX_GATE     1e6f
 
 /* Both directions of the file. Reading never passes n: the size is checked before. */
 struct cursor {
@@ -198,10 +199,11 @@ static kept_status check_model(const struct kept_sidecar *s, const char *name,
     return KEPT_OK;
 }
 
-/* n numbers within low … high. */
-static kept_status read_f32s(struct cursor *c, size_t n, float low, float high, const char *what,
-                             float **out, struct kept_error *err)
+/* n numbers, between 0 and 1 or (of a gate) of any sensible size. */
+static kept_status read_f32s(struct cursor *c, size_t n, bool gate, const char *what, float **out,
+                             struct kept_error *err)
 {
+    float low = gate ? -MAX_GATE : 0, high = gate ? MAX_GATE : 1;
     float *values = kept_alloc(n * sizeof *values);
     *out = values;
     if (!values)
@@ -310,17 +312,17 @@ static kept_status read_parts(struct kept_sidecar *s, struct cursor *c, const ke
                               struct kept_error *err)
 {
     size_t heads = heads_of(&s->info);
-    kept_status status = read_f32s(c, s->info.n_shares, 0, 1, "shares", &s->shares, err);
+    kept_status status = read_f32s(c, s->info.n_shares, false, "shares", &s->shares, err);
     if (status == KEPT_OK)
         status = check_shares(s, c->name, err);
     if (status == KEPT_OK)
-        status = read_f32s(c, s->info.n_shares * heads, 0, 1, "fractions", &s->fractions, err);
+        status = read_f32s(c, s->info.n_shares * heads, false, "fractions", &s->fractions, err);
     if (status == KEPT_OK)
         status = check_fractions(s, c->name, model, err);
     if (status == KEPT_OK && s->info.has_gate)
-        status = read_f32s(c, heads * s->n_embd, -1e6f, 1e6f, "gate weights", &s->gate, err);
+        status = read_f32s(c, heads * s->n_embd, true, "gate weights", &s->gate, err);
     if (status == KEPT_OK && s->info.has_gate)
-        status = read_f32s(c, heads, -1e6f, 1e6f, "gate biases", &s->gate_bias, err);
+        status = read_f32s(c, heads, true, "gate biases", &s->gate_bias, err);
     return status == KEPT_OK ? read_reports(s, c, err) : status;
 }
 

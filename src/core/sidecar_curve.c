@@ -46,19 +46,25 @@ static size_t count_above(const float *values, size_t n, float x, bool equal)
     return low;
 }
 
-/* sorted: [n_heads][n] descending in each head; pool: all of them descending. */
-static void fill_share(const float *sorted, const float *pool, size_t n_heads, size_t n,
-                       double share, double *out)
+/* Scores of all heads, twice. */
+struct ranked {
+    const float *sorted; /* [n_heads][n], descending in each head */
+    const float *pool;   /* [n_heads * n], descending */
+    size_t n_heads, n;
+};
+
+static void fill_share(const struct ranked *ranked, double share, double *out)
 {
-    size_t total = n_heads * n;
+    size_t n = ranked->n, total = ranked->n_heads * n;
+    const float *pool = ranked->pool;
     double wanted = share * (double)total;
     size_t last = (size_t)ceil(wanted);
     float threshold = pool[(last < 1 ? 1 : last > total ? total : last) - 1];
     size_t above = count_above(pool, total, threshold, false);
     size_t equal = count_above(pool, total, threshold, true) - above;
     double part = (wanted - (double)above) / (double)equal;
-    for (size_t h = 0; h < n_heads; h++) {
-        const float *own = sorted + h * n;
+    for (size_t h = 0; h < ranked->n_heads; h++) {
+        const float *own = ranked->sorted + h * n;
         size_t own_above = count_above(own, n, threshold, false);
         size_t own_equal = count_above(own, n, threshold, true) - own_above;
         out[h] = ((double)own_above + part * (double)own_equal) / (double)n;
@@ -86,16 +92,15 @@ static kept_status gather(const kept_model *model, const float *scores, uint32_t
     return KEPT_OK;
 }
 
-static void fill_curve(const kept_model *model, const float *sorted, const float *pool,
-                       size_t n_heads, uint32_t n, double *head_fractions, float *shares,
-                       float *fractions)
+static void fill_curve(const kept_model *model, const struct ranked *ranked, double *head_fractions,
+                       float *shares, float *fractions)
 {
     uint32_t n_kv = model->info.n_kv_head;
     for (uint32_t s = 0; s < KEPT_CURVE_SHARES; s++) {
         double share = pow(LEAST_SHARE, 1.0 - (double)s / (KEPT_CURVE_SHARES - 1));
         const double *from = head_fractions;
         shares[s] = s + 1 == KEPT_CURVE_SHARES ? 1 : (float)share;
-        fill_share(sorted, pool, n_heads, n, (double)shares[s], head_fractions);
+        fill_share(ranked, (double)shares[s], head_fractions);
         for (uint32_t l = 0; l < model->info.n_layers; l++)
             for (uint32_t h = 0; h < n_kv; h++)
                 *fractions++ = model->shape.layers[l].window ? 0 : (float)*from++;
@@ -128,7 +133,8 @@ kept_status kept_sidecar_curve(const kept_model *model, const float *scores, uin
         qsort(pool, n_scores, sizeof *pool, descending);
         for (size_t h = 0; h < n_heads; h++)
             qsort(sorted + h * n_tokens, n_tokens, sizeof *sorted, descending);
-        fill_curve(model, sorted, pool, n_heads, n_tokens, head_fractions, shares, fractions);
+        struct ranked ranked = {sorted, pool, n_heads, n_tokens};
+        fill_curve(model, &ranked, head_fractions, shares, fractions);
     }
     kept_free(sorted);
     kept_free(head_fractions);

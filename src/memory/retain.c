@@ -116,6 +116,7 @@ static void score(const struct maintain *m)
                                        .rope_pairs = store->rope_pairs,
                                        .total = store->total,
                                        .z_stride = store->most,
+                                       .hi_bias = store->hi_bias,
                                        .mean_row = store->mean_row,
                                        .sinks = m->retention->sinks,
                                        .window = m->retention->window,
@@ -219,6 +220,7 @@ static void close_gaps(const struct maintain *m)
         .rope_pairs = store->rope_pairs,
         .total = store->total,
         .z_stride = store->most,
+        .hi_bias = store->hi_bias,
         .z_head_stride = (store->n_head / store->n_kv + 1) * store->most,
     };
     FINISH(m, &renumber, &params, store->meta, store->heads_table, m->scratch->moves,

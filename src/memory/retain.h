@@ -40,7 +40,7 @@ struct kept_store {
     uint32_t total;                /* slots of all KV heads */
     uint32_t most;                 /* the largest extent */
     struct kept_head_slots *heads; /* [n_kv] */
-    uint32_t n_rot, rope_pairs, mean_row;
+    uint32_t n_rot, rope_pairs, hi_bias, mean_row;
     float q_scale;
     struct kept_arg k, v, meta, table, heads_table, scores, stats, queries;
 };

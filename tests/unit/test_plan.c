@@ -251,6 +251,13 @@ static uint32_t check_alternatives(const kept_plan *plan, const struct kept_plan
         struct kept_plan_params changed = *params;
         changed.context_tokens = option_of(other.change, "--context ", params->context_tokens);
         changed.chunk_tokens = option_of(other.change, "--chunk ", params->chunk_tokens);
+        if (strstr(other.change, "--kv q8_0"))
+            changed.k_type = changed.v_type = KEPT_SLOT_Q8_0;
+        if (strstr(other.change, "--retain scored")) {
+            changed.retain.mode = KEPT_RETAIN_SCORED;
+            changed.retain.budget_percent = (float)option_of(other.change, "--retain-budget ", 0);
+        }
+        assert_non_null(other.quality);
         kept_plan *again = make(plan->model, kept_plan_profile(plan), &changed);
         assert_true(kept_plan_info(again)->fits);
         assert_int_equal(kept_plan_info(again)->total_bytes, other.total_bytes);

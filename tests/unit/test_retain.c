@@ -1,0 +1,392 @@
+/* tests/unit/test_retain.c: bounded retention in plans and sessions, with the tiny models on the cpu
+ * backend: off means off, results that do not depend on chunks, counts within budgets, going back,
+ * saving, held tokens, compact positions, and options that are refused. */
+#include "core_run.h"
+
+#define LLAMA "tiny-llama-plain"
+#define GEMMA "tiny-gemma3"
+#define PATH  "test_retain.session"
+
+static kept_device *device;
+
+static struct kept_plan_params bounded(uint32_t context, uint32_t chunk, uint32_t budget)
+{
+    return (struct kept_plan_params){
+        .context_tokens = context,
+        .chunk_tokens = chunk,
+        .retain = {.mode = KEPT_RETAIN_SCORED, .budget_slots = budget, .protect = 32, .sinks = 4}};
+}
+
+static void open_with(struct run *run, const char *model, const struct kept_plan_params *params)
+{
+    struct kept_profile profile = run_profile(device);
+    struct kept_error err = {0};
+    run->model = run_model(model);
+    if (kept_plan_create(run->model, &profile, params, &run->plan, &err) != KEPT_OK)
+        fail_msg("plan: %s", err.message);
+    if (kept_session_create(run->plan, device, NULL, NULL, &run->session, &err) != KEPT_OK)
+        fail_msg("commit: %s", err.message);
+    struct kept_session_stats stats;
+    kept_session_stats(run->session, &stats);
+    assert_int_equal(stats.planned_bytes, stats.actual_bytes);
+    assert_int_equal(stats.allocations_after_commit, 0);
+}
+
+static const float *last_logits(struct run *run)
+{
+    struct kept_error err = {0};
+    const float *logits = NULL;
+    if (kept_session_logits(run->session, &logits, &err) != KEPT_OK)
+        fail_msg("logits: %s", err.message);
+    return logits;
+}
+
+static struct kept_slot_counts counts_of(struct run *run)
+{
+    struct kept_slot_counts counts;
+    struct kept_error err = {0};
+    if (kept_session_slots(run->session, &counts, &err) != KEPT_OK)
+        fail_msg("slots: %s", err.message);
+    return counts;
+}
+
+/* Kept positions and biases of every head of the first layer that is budgeted. */
+struct set {
+    uint32_t n[64];
+    int32_t positions[64][1024];
+    float biases[64][1024];
+};
+
+static void set_of(struct run *run, struct set *set)
+{
+    struct kept_error err = {0};
+    uint32_t i = 0, budget, planned;
+    memset(set, 0, sizeof *set);
+    for (uint32_t l = 0; kept_plan_head(run->plan, l, 0, &budget, &planned); l++) {
+        if (!run->plan->layers[l].budgeted)
+            continue;
+        for (uint32_t h = 0; i < 64 && kept_plan_head(run->plan, l, h, &budget, &planned); h++, i++)
+            assert_int_equal(kept_session_kept(run->session, l, h, set->positions[i],
+                                               set->biases[i], 1024, &set->n[i], &err),
+                             KEPT_OK);
+    }
+}
+
+/* Until something is evicted the bits are those of full retention, for every type of slots. */
+static void off_means_off(void **state)
+{
+    (void)state;
+    for (int type = KEPT_SLOT_F16; type <= KEPT_SLOT_Q4_0; type++) {
+        struct kept_plan_params full = {.context_tokens = 400, .chunk_tokens = 96};
+        struct kept_plan_params kept = bounded(400, 96, 200);
+        full.k_type = full.v_type = kept.k_type = kept.v_type = (enum kept_slot_type)type;
+        struct run a = {0}, b = {0};
+        float want[4][N_VOCAB_MOST];
+        uint32_t n = 0;
+        open_with(&a, LLAMA, &full);
+        n = kept_model_info(a.model)->n_vocab;
+        for (int i = 0; i < 4; i++) {
+            run_must_eval(a.session, i == 0 ? 130 : i == 2 ? 60 : 1);
+            memcpy(want[i], last_logits(&a), n * sizeof(float));
+        }
+        run_close(&a);
+        open_with(&b, LLAMA, &kept);
+        assert_true(kept_plan_info(b.plan)->retains);
+        for (int i = 0; i < 4; i++) {
+            run_must_eval(b.session, i == 0 ? 130 : i == 2 ? 60 : 1);
+            assert_memory_equal(want[i], last_logits(&b), n * sizeof(float));
+        }
+        assert_int_equal(counts_of(&b).evicted, 0);
+        run_close(&b);
+    }
+}
+
+/* A budget of the whole context is full retention, and the plan says so. */
+static void a_large_budget_is_full_retention(void **state)
+{
+    (void)state;
+    struct kept_plan_params params = bounded(300, 64, 300);
+    struct run run = {0};
+    struct kept_choice_info choice;
+    bool said = false;
+    open_with(&run, LLAMA, &params);
+    assert_false(kept_plan_info(run.plan)->retains);
+    for (uint32_t i = 0; kept_plan_choice(run.plan, i, &choice); i++)
+        said |= strcmp(choice.what, "retention") == 0 && strcmp(choice.chosen, "full") == 0;
+    assert_true(said);
+    run_close(&run);
+}
+
+static void assert_within_budget(struct run *run)
+{
+    struct kept_slot_counts counts = counts_of(run);
+    const struct kept_plan_info *info = kept_plan_info(run->plan);
+    uint64_t heads = 0;
+    for (uint32_t i = 0; i < run->plan->shape->n_layers; i++)
+        heads += run->plan->layers[i].budgeted ? run->plan->shape->layers[i].n_kv : 0;
+    assert_true(heads > 0);
+    assert_true(counts.live <= info->slots + heads * run->plan->retention.block);
+}
+
+/* The same kept sets and logits however the input was cut, up to the rounding of other products. */
+static void chunks_do_not_matter(void **state)
+{
+    (void)state;
+    static const char *const models[] = {LLAMA, GEMMA};
+    static const uint32_t cuts[][3] = {{64, 400, 400}, {128, 100, 7}, {200, 1, 63}, {16, 33, 120}};
+    static struct set want, got;
+    for (int m = 0; m < 2; m++) {
+        struct run_rows rows = {0};
+        for (size_t c = 0; c < 4; c++) {
+            struct kept_plan_params params = bounded(512, cuts[c][0], 96);
+            struct run run = {0};
+            open_with(&run, models[m], &params);
+            if (c == 0) {
+                rows = run_rows_of(&run, 500);
+                set_of(&run, &want);
+            } else {
+                for (uint32_t i = 0; kept_session_position(run.session) < 500; i++) {
+                    uint32_t left = 500 - kept_session_position(run.session);
+                    uint32_t n = cuts[c][1 + i % 2];
+                    run_must_eval(run.session, n < left ? n : left);
+                    assert_within_budget(&run);
+                    run_assert_row(&run, &rows, "another cut");
+                }
+                set_of(&run, &got);
+                assert_memory_equal(want.n, got.n, sizeof want.n);
+                for (int h = 0; h < 64; h++)
+                    assert_memory_equal(want.positions[h], got.positions[h],
+                                        want.n[h] * sizeof(int32_t));
+            }
+            assert_true(counts_of(&run).evicted > 0);
+            run_close(&run);
+        }
+        free(rows.rows);
+    }
+}
+
+/* First and last tokens stay, whatever ranks the others. */
+static void the_window_and_the_sinks_stay(void **state)
+{
+    (void)state;
+    static struct set set;
+    for (int mode = KEPT_RETAIN_WINDOW; mode <= KEPT_RETAIN_SCORED; mode++) {
+        for (int scorer = 0; scorer <= KEPT_SCORER_BY_KEYDIFF; scorer += 2) {
+            struct kept_plan_params params = bounded(512, 128, 70);
+            params.retain.mode = (enum kept_retain)mode;
+            params.retain.scorer = (enum kept_scorer)scorer;
+            struct run run = {0};
+            open_with(&run, LLAMA, &params);
+            run_must_eval(run.session, 400);
+            run_must_eval(run.session, 1);
+            set_of(&run, &set);
+            for (int h = 0; h < 64 && set.n[h]; h++) {
+                uint32_t n = set.n[h];
+                assert_int_equal(n, 70 + 401 - 384);
+                for (int i = 0; i < 4; i++)
+                    assert_int_equal(set.positions[h][i], i);
+                for (uint32_t i = 0; i < 32 + 401 - 384; i++)
+                    assert_int_equal(set.positions[h][n - 1 - i], 400 - (int32_t)i);
+                if (mode == KEPT_RETAIN_WINDOW)
+                    assert_int_equal(set.positions[h][4], 401 - (int32_t)n + 4);
+            }
+            run_close(&run);
+        }
+    }
+}
+
+static void going_back(void **state)
+{
+    (void)state;
+    struct kept_plan_params params = bounded(512, 128, 96);
+    struct run run = {0};
+    struct kept_error err = {0};
+    float want[N_VOCAB_MOST];
+    open_with(&run, LLAMA, &params);
+    uint32_t n = kept_model_info(run.model)->n_vocab;
+    run_must_eval(run.session, 330);
+    run_must_eval(run.session, 10);
+    memcpy(want, last_logits(&run), n * sizeof(float));
+    assert_int_equal(kept_session_rewind(run.session, 330, &err), KEPT_OK);
+    run_must_eval(run.session, 10); /* within the block: as if nothing had happened */
+    assert_memory_equal(want, last_logits(&run), n * sizeof(float));
+    assert_int_equal(kept_session_rewind(run.session, 320, &err), KEPT_OK);
+    assert_int_equal(kept_session_rewind(run.session, 319, &err), KEPT_E_STATE);
+    assert_int_equal(kept_session_rewind(run.session, 0, &err), KEPT_OK);
+    run_must_eval(run.session, 330);
+    run_must_eval(run.session, 10); /* a clean state */
+    assert_memory_equal(want, last_logits(&run), n * sizeof(float));
+    run_close(&run);
+}
+
+/* Held tokens leave no trace, and do not fit where no room was planned. */
+static void held_tokens(void **state)
+{
+    (void)state;
+    struct kept_plan_params params = bounded(320, 128, 96);
+    struct run run = {0};
+    struct kept_error err = {0};
+    int32_t tokens[200];
+    float want[N_VOCAB_MOST];
+    params.retain.hold_tokens = 200;
+    open_with(&run, LLAMA, &params);
+    uint32_t n = kept_model_info(run.model)->n_vocab;
+    for (uint32_t i = 0; i < 200; i++)
+        tokens[i] = run_token(i + 320);
+    struct kept_eval_params held = {.tokens = tokens, .n_tokens = 200, .hold = true};
+    run_must_eval(run.session, 320);
+    assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+    memcpy(want, last_logits(&run), n * sizeof(float));
+    assert_int_equal(kept_session_position(run.session), 520);
+    uint64_t evicted = counts_of(&run).evicted;
+    assert_int_not_equal(run_eval(run.session, 1, &err), KEPT_OK);
+    assert_int_equal(kept_session_rewind(run.session, 320, &err), KEPT_OK);
+    assert_int_equal(counts_of(&run).evicted, evicted);
+    assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+    assert_memory_equal(want, last_logits(&run), n * sizeof(float));
+    run_close(&run);
+
+    params.retain.hold_tokens = 0;
+    open_with(&run, LLAMA, &params);
+    assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_E_ARGUMENT);
+    run_close(&run);
+}
+
+static void saved_and_loaded(void **state)
+{
+    (void)state;
+    for (int type = KEPT_SLOT_F16; type <= KEPT_SLOT_Q4_0; type++) {
+        struct kept_plan_params params = bounded(512, 128, 96);
+        struct run run = {0};
+        struct kept_error err = {0};
+        float want[N_VOCAB_MOST];
+        params.k_type = params.v_type = (enum kept_slot_type)type;
+        open_with(&run, LLAMA, &params);
+        uint32_t n = kept_model_info(run.model)->n_vocab;
+        run_must_eval(run.session, 333);
+        assert_int_equal(kept_session_save(run.session, PATH, &err), KEPT_OK);
+        run_must_eval(run.session, 90);
+        memcpy(want, last_logits(&run), n * sizeof(float));
+        run_close(&run);
+        open_with(&run, LLAMA, &params);
+        run_must_eval(run.session, 40);
+        if (kept_session_load(run.session, PATH, &err) != KEPT_OK)
+            fail_msg("load: %s", err.message);
+        assert_int_equal(kept_session_position(run.session), 333);
+        run_must_eval(run.session, 90);
+        assert_memory_equal(want, last_logits(&run), n * sizeof(float));
+        run_close(&run);
+        params.retain.budget_slots = 97; /* other slots */
+        open_with(&run, LLAMA, &params);
+        assert_int_equal(kept_session_load(run.session, PATH, &err), KEPT_E_MISMATCH);
+        run_close(&run);
+    }
+    remove(PATH);
+}
+
+/* Input far past the trained context, in constant memory. */
+static void compact_positions(void **state)
+{
+    (void)state;
+    static struct set set;
+    struct kept_plan_params params = bounded(0, 128, 96);
+    struct run run = {0};
+    struct kept_error err = {0};
+    run.model = run_model(LLAMA);
+    uint32_t trained = kept_model_info(run.model)->trained_context_tokens;
+    kept_model_close(&run.model);
+    params.context_tokens = trained * 3;
+    params.retain.positions = KEPT_POSITIONS_COMPACT;
+    open_with(&run, LLAMA, &params);
+    uint32_t n_vocab = kept_model_info(run.model)->n_vocab;
+    while (kept_session_position(run.session) < trained * 3) {
+        uint32_t left = trained * 3 - kept_session_position(run.session);
+        run_must_eval(run.session, left < 500 ? left : 500);
+        assert_within_budget(&run);
+        const float *logits = last_logits(&run);
+        for (uint32_t i = 0; i < n_vocab; i++)
+            assert_true(isfinite(logits[i]));
+    }
+    set_of(&run, &set);
+    for (int h = 0; h < 64 && set.n[h]; h++)
+        for (uint32_t i = 0; i < set.n[h]; i++) {
+            assert_true(set.positions[h][i] >= 0 && set.positions[h][i] < (int32_t)trained);
+            if (i > 0 && set.positions[h][i] <= set.positions[h][i - 1])
+                fail_msg("head %d: slots at %d and %d, number %u of %u", h, set.positions[h][i - 1],
+                         set.positions[h][i], i, set.n[h]);
+        }
+    assert_int_equal(run_eval(run.session, 1, &err), KEPT_E_CONTEXT_FULL);
+    run_close(&run);
+}
+
+static void refused(const struct kept_plan_params *params, kept_status status, const char *says)
+{
+    struct kept_profile profile = run_profile(device);
+    struct kept_error err = {0};
+    kept_model *model = run_model(LLAMA);
+    kept_plan *plan = NULL;
+    assert_int_equal(kept_plan_create(model, &profile, params, &plan, &err), status);
+    assert_null(plan);
+    if (!strstr(err.message, says))
+        fail_msg("'%s' does not say '%s'", err.message, says);
+    kept_model_close(&model);
+}
+
+static void options_that_are_refused(void **state)
+{
+    (void)state;
+    struct kept_plan_params p = bounded(400, 64, 0);
+    refused(&p, KEPT_E_ARGUMENT, "--retain-budget");
+    p = bounded(400, 64, 35); /* 32 + 4 are never evicted */
+    refused(&p, KEPT_E_ARGUMENT, "below the 36");
+    p = bounded(400, 64, 96);
+    p.retain.budget_slots = 0;
+    p.retain.budget_percent = -3;
+    refused(&p, KEPT_E_ARGUMENT, "more than 0");
+    p = bounded(400, 64, 96);
+    p.retain.block_tokens = 65;
+    refused(&p, KEPT_E_ARGUMENT, "65");
+    p = bounded(400, 64, 96);
+    p.k_type = (enum kept_slot_type)7;
+    refused(&p, KEPT_E_ARGUMENT, "slot types");
+    p = bounded(400, 64, 96);
+    p.retain.scorer = KEPT_SCORER_BY_GATE;
+    refused(&p, KEPT_E_ARGUMENT, "sidecar");
+    p.retain.protect = -1;
+    refused(&p, KEPT_E_ARGUMENT, "--protect 0");
+    p = bounded(1u << 20, 64, 96);
+    refused(&p, KEPT_E_ARGUMENT, "--positions compact");
+    p.retain.mode = KEPT_RETAIN_FULL;
+    p.retain.positions = KEPT_POSITIONS_COMPACT;
+    refused(&p, KEPT_E_ARGUMENT, "need retention");
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    device = run_device();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    kept_device_destroy(&device);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(off_means_off),
+        cmocka_unit_test(a_large_budget_is_full_retention),
+        cmocka_unit_test(chunks_do_not_matter),
+        cmocka_unit_test(the_window_and_the_sinks_stay),
+        cmocka_unit_test(going_back),
+        cmocka_unit_test(held_tokens),
+        cmocka_unit_test(saved_and_loaded),
+        cmocka_unit_test(compact_positions),
+        cmocka_unit_test(options_that_are_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
