@@ -1,9 +1,9 @@
 #version 450
 // q_stats: the queries of a block into the sums of their head (params.h: kept_stats_params).
 //
-// Group: 16 rows (16y …) of the d x d sums of query head x. A lane owns columns lane, lane + WG, …
-// and adds 16 products a query; the 16 elements of the rows are in shared memory, 64 queries at a
-// time. The lanes that own columns 16y … 16y + 15 also add the plain sums.
+// Group: 16 rows (16y …) of the d x d sums of query head x. A lane owns columns lane, lane + WG, …,
+// up to four at a time, and adds 16 products a query and column; the 16 elements of the rows are in
+// shared memory, 64 queries at a time. The lanes of columns 16y … 16y + 15 write the plain sums.
 // Keys: WG lanes; D head size.
 
 layout(constant_id = 1) const uint D = 64;
@@ -33,7 +33,20 @@ layout(std430, binding = 2) readonly restrict buffer Step
 };
 
 const uint BATCH = 64u;
+const uint NEED = (D + WG - 1u) / WG;
+const uint CPL = NEED < 4u ? NEED : 4u; // columns of a lane at a time
+
 shared vec4 rows[BATCH * 4u]; // [query][16]
+
+// Sixteen elements of n queries into shared memory; `at` is the first in units of four.
+void load_rows(uint from, uint n, uint at)
+{
+    barrier();
+    for (uint i = gl_LocalInvocationID.x; i < n * 4u; i += WG) {
+        rows[i] = q4[(from + (i >> 2)) * p.n_head * (D / 4u) + at + (i & 3u)];
+    }
+    barrier();
+}
 
 void main()
 {
@@ -44,35 +57,42 @@ void main()
     uint position = step_words[KEPT_STEP_BASE] + p.row_first;
     uint skipped = min(p.sinks - min(p.sinks, position), p.row_cap);
     uint to = head * KEPT_STATS_STRIDE(D);
-    for (uint at = 0u; at < D; at += WG) {
-        uint column = min(at + lane, D - 1u);
-        vec4 a[4];
-        float sum = 0.0;
-        [[unroll]] for (uint k = 0u; k < 4u; k++) {
-            a[k] = vec4(0.0);
+    for (uint at = 0u; at < D; at += WG * CPL) {
+        vec4 a[CPL * 4u];
+        float sum[CPL];
+        [[unroll]] for (uint c = 0u; c < CPL; c++) {
+            sum[c] = 0.0;
+            [[unroll]] for (uint k = 0u; k < 4u; k++) {
+                a[c * 4u + k] = vec4(0.0);
+            }
         }
         for (uint from = skipped; from < p.row_cap; from += BATCH) {
             uint n = min(BATCH, p.row_cap - from);
-            barrier();
-            for (uint i = lane; i < n * 4u; i += WG) {
-                uint q_at = ((from + (i >> 2)) * p.n_head + head) * D + first;
-                rows[i] = q4[(q_at >> 2) + (i & 3u)];
-            }
-            barrier();
+            load_rows(from, n, (head * D + first) / 4u);
             for (uint r = 0u; r < n; r++) {
-                float v = q1[((from + r) * p.n_head + head) * D + column];
-                [[unroll]] for (uint k = 0u; k < 4u; k++) {
-                    a[k] = fma(vec4(v), rows[r * 4u + k], a[k]);
+                float v[CPL];
+                [[unroll]] for (uint c = 0u; c < CPL; c++) {
+                    uint column = min(at + c * WG + lane, D - 1u);
+                    v[c] = q1[((from + r) * p.n_head + head) * D + column];
+                    sum[c] += v[c];
                 }
-                sum += v;
+                [[unroll]] for (uint k = 0u; k < 4u; k++) {
+                    vec4 row = rows[r * 4u + k];
+                    [[unroll]] for (uint c = 0u; c < CPL; c++) {
+                        a[c * 4u + k] = fma(vec4(v[c]), row, a[c * 4u + k]);
+                    }
+                }
             }
         }
-        if (at + lane < D) {
-            [[unroll]] for (uint k = 0u; k < 16u; k++) {
-                stats[to + (first + k) * D + column] += a[k >> 2][k & 3u];
-            }
-            if (column - first < 16u) {
-                stats[to + D * D + column] += sum;
+        [[unroll]] for (uint c = 0u; c < CPL; c++) {
+            uint column = at + c * WG + lane;
+            if (column < D) {
+                [[unroll]] for (uint k = 0u; k < 16u; k++) {
+                    stats[to + (first + k) * D + column] += a[c * 4u + (k >> 2)][k & 3u];
+                }
+                if (column - first < 16u) {
+                    stats[to + D * D + column] += sum[c];
+                }
             }
         }
     }

@@ -54,6 +54,7 @@ layout(std430, binding = 5) readonly restrict buffer Step
 #include "retain.glsl"
 
 const uint EB = D > 128u ? 4u : WG > 128u ? 4u : 8u; // at most 16 KiB in all
+const uint SPL = WG < 16u ? 4u : WG < 32u ? 2u : 1u;    // slots of a lane at a time
 const uint LEFT = WG < 8u ? WG : 8u;                 // partial results of a key
 
 shared vec4 evicted[EB * D / 4u]; // [element / 4][key]
@@ -80,6 +81,7 @@ void load_evicted(kept_head h, kept_moves m, uint e0)
     barrier();
 }
 
+// The lane's best of slots first … end - 1, end > first, for each key.
 void find_best(kept_head h, uint first, uint end)
 {
     uint lane = gl_LocalInvocationID.x;
@@ -87,29 +89,36 @@ void find_best(kept_head h, uint first, uint end)
     [[unroll]] for (uint e = 0u; e < EB; e++) {
         best[e] = vec2(KEPT_MINUS_INFINITY, 0.0);
     }
-    for (uint s = first + lane; s < end; s += WG) {
-        if (meta[h.first + s] == KEPT_POS_GONE) {
-            continue;
-        }
-        float dots[EB], square = 0.0;
-        [[unroll]] for (uint e = 0u; e < EB; e++) {
-            dots[e] = 0.0;
-        }
-        for (uint g = 0u; g < D / 8u; g++) {
-            vec4 lo, hi;
-            kept_k8(h.first + s, g, lo, hi);
-            square += dot(lo, lo) + dot(hi, hi);
+    for (uint at = first; at < end; at += WG * SPL) {
+        float dots[EB * SPL], square[SPL];
+        [[unroll]] for (uint n = 0u; n < SPL; n++) {
+            square[n] = 0.0;
             [[unroll]] for (uint e = 0u; e < EB; e++) {
-                vec4 v = fma(hi, evicted[(2u * g + 1u) * EB + e], lo * evicted[2u * g * EB + e]);
-                dots[e] += (v.x + v.y) + (v.z + v.w);
+                dots[e * SPL + n] = 0.0;
             }
         }
-        float size = sqrt(square);
-        [[unroll]] for (uint e = 0u; e < EB; e++) {
-            float v = dots[e] / size;
-            v = square == 0.0 || !is_finite(v) ? -3e38 : v;
-            if (v > best[e].x) {
-                best[e] = vec2(v, uintBitsToFloat(s));
+        for (uint g = 0u; g < D / 8u; g++) {
+            vec4 lo[SPL], hi[SPL];
+            [[unroll]] for (uint n = 0u; n < SPL; n++) {
+                kept_k8(h.first + min(at + n * WG + lane, end - 1u), g, lo[n], hi[n]);
+                square[n] += dot(lo[n], lo[n]) + dot(hi[n], hi[n]);
+            }
+            [[unroll]] for (uint e = 0u; e < EB; e++) {
+                vec4 e_lo = evicted[2u * g * EB + e], e_hi = evicted[(2u * g + 1u) * EB + e];
+                [[unroll]] for (uint n = 0u; n < SPL; n++) {
+                    vec4 v = fma(hi[n], e_hi, lo[n] * e_lo);
+                    dots[e * SPL + n] += (v.x + v.y) + (v.z + v.w);
+                }
+            }
+        }
+        [[unroll]] for (uint n = 0u; n < SPL; n++) {
+            uint s = at + n * WG + lane;
+            bool kept = s < end && meta[h.first + min(s, end - 1u)] != KEPT_POS_GONE;
+            float size = sqrt(square[n]);
+            [[unroll]] for (uint e = 0u; e < EB; e++) {
+                float v = dots[e * SPL + n] / size;
+                v = square[n] == 0.0 || !is_finite(v) ? -3e38 : v;
+                best[e] = kept && v > best[e].x ? vec2(v, uintBitsToFloat(s)) : best[e];
             }
         }
     }

@@ -2,9 +2,9 @@
 // slot_renumber: compact positions: every kept slot's place in the order of positions (params.h:
 // kept_rotate_params).
 //
-// Group: 64 slots (x) of one KV head (y). A lane counts, for its slots in turn, the smaller
+// Group: 64 slots (x) of one KV head (y). A lane counts, for each of its slots, the smaller
 // positions of the head; they pass through shared memory 256 at a time.
-// Keys: WG lanes.
+// Keys: WG lanes, a power of two.
 
 #include "kept.glsl"
 
@@ -38,7 +38,8 @@ layout(std430, binding = 4) readonly restrict buffer Step
 #include "retain.glsl"
 
 const uint BATCH = 256u;
-shared int positions[BATCH];
+const uint SPL = WG < 64u ? 64u / WG : 1u; // slots of a lane
+shared ivec4 positions[BATCH / 4u];
 
 void main()
 {
@@ -52,24 +53,30 @@ void main()
     if (!load_moves(kv_head, h.cap).rotate || first >= n) {
         return;
     }
-    for (uint at = first; at < first + 64u; at += WG) {
-        uint slot = at + lane;
-        bool mine = slot < min(n, first + 64u);
-        int own = mine ? meta[h.first + slot] : 0;
-        uint smaller = 0u;
-        for (uint from = 0u; from < n; from += BATCH) {
-            uint n_batch = min(BATCH, n - from);
-            barrier();
-            for (uint i = lane; i < n_batch; i += WG) {
-                positions[i] = meta[h.first + from + i];
-            }
-            barrier();
-            for (uint i = 0u; i < n_batch; i++) {
-                smaller += positions[i] < own ? 1u : 0u;
+    int own[SPL];
+    uint smaller[SPL];
+    [[unroll]] for (uint i = 0u; i < SPL; i++) {
+        own[i] = meta[h.first + min(first + i * WG + lane, n - 1u)];
+        smaller[i] = 0u;
+    }
+    for (uint from = 0u; from < n; from += BATCH) {
+        barrier();
+        for (uint i = lane; i < BATCH; i += WG) {
+            positions[i >> 2][i & 3u] = from + i < n ? meta[h.first + from + i] : 0x7fffffff;
+        }
+        barrier();
+        for (uint k = 0u; k < min(BATCH, n - from); k += 4u) {
+            ivec4 other = positions[k >> 2];
+            [[unroll]] for (uint i = 0u; i < SPL; i++) {
+                uvec4 less = uvec4(lessThan(other, ivec4(own[i])));
+                smaller[i] += (less.x + less.y) + (less.z + less.w);
             }
         }
-        if (mine) {
-            z[kv_head * p.z_head_stride + slot] = smaller;
+    }
+    [[unroll]] for (uint i = 0u; i < SPL; i++) {
+        uint slot = first + i * WG + lane;
+        if (i * WG + lane < 64u && slot < n) {
+            z[kv_head * p.z_head_stride + slot] = smaller[i];
         }
     }
 }
