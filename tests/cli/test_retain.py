@@ -5,8 +5,8 @@ path("text").write_text("The quick brown fox jumps over the lazy dog. Pack my bo
 
 
 def answer(*args, code=0):
-    return kept_json("run", LLAMA, "--device", "cpu", "--raw", "-f", path("text"), "-n", "8", "--temp", "0", "--context",
-                     "512", *args, code=code)
+    return kept_json("run", LLAMA, "--device", "cpu", "--raw", "-f", path("text"), "-n", "8", "--temp", "0",
+                     "--context", "512", *args, code=code)
 
 
 # What the options do to plans.
@@ -27,7 +27,8 @@ window = kept_json("plan", LLAMA, "--device", "cpu", "--context", "512", "--reta
 check(window["retains"] and window["kv_bytes"] <= half["kv_bytes"] and window["scorer_bytes"] < half["scorer_bytes"],
       "a window needs no running sums")
 all_of_it = kept_json("plan", LLAMA, "--device", "cpu", "--context", "512", *scored, "512")
-check(not all_of_it["retains"] and all_of_it["kv_bytes"] == full["kv_bytes"], "a budget of the context is full retention")
+check(not all_of_it["retains"] and all_of_it["kv_bytes"] == full["kv_bytes"],
+      "a budget of the context is full retention")
 check(any("whole context" in c["why"] for c in all_of_it["choices"]), "and says so")
 rc, out, err = kept("plan", LLAMA, "--device", "cpu", "--context", "512", *scored, "50%", "--regions")
 check(rc == 0 and "Budgets of KV heads" in out and "256 (" in out, "--regions shows budgets")
@@ -44,11 +45,12 @@ check(answer("--retain", "window", "--retain-budget", "96", "--protect", "32")["
 check(answer(*scored, "512")["tokens"] == plain["tokens"], "a budget of the context changes nothing")
 
 # Refusals.
-for option, value in [("--kv", "q5_0"), ("--kv", "f16:"), ("--kv", ":f16"), ("--kv", "f16:f16:f16"), ("--retain", "some"),
-                      ("--retain-budget", "0"), ("--retain-budget", "0%"), ("--retain-budget", "101%"),
-                      ("--retain-budget", "-5"), ("--retain-budget", "x"), ("--retain-budget", "1.5"),
-                      ("--retain-budget", "nan%"), ("--retain-budget", "12%x"), ("--protect", "-1"), ("--sinks", "many"),
-                      ("--scorer", "random"), ("--merge", "maybe"), ("--positions", "relative")]:
+for option, value in [("--kv", "q5_0"), ("--kv", "f16:"), ("--kv", ":f16"), ("--kv", "f16:f16:f16"),
+                      ("--retain", "some"), ("--retain-budget", "0"), ("--retain-budget", "0%"),
+                      ("--retain-budget", "101%"), ("--retain-budget", "-5"), ("--retain-budget", "x"),
+                      ("--retain-budget", "1.5"), ("--retain-budget", "nan%"), ("--retain-budget", "12%x"),
+                      ("--protect", "-1"), ("--sinks", "many"), ("--scorer", "random"), ("--merge", "maybe"),
+                      ("--positions", "relative")]:
     fails(2, "plan", LLAMA, "--device", "cpu", option, value, says=[option, f"'{value}'"])
 base = ["plan", LLAMA, "--device", "cpu", "--context", "512"]
 fails(2, *base, "--retain-budget", "50%", says=["--retain window"])

@@ -1,7 +1,7 @@
 """Commands, options, their values and their help."""
 from harness import *
 
-COMMANDS = ["run", "chat", "plan", "devices", "inspect", "tokenize", "eval", "selftest"]
+COMMANDS = ["run", "chat", "plan", "devices", "inspect", "tokenize", "eval", "fit", "selftest"]
 
 rc, out, err = kept("--help")
 check(rc == 0 and all(f"kept {c}" in out for c in COMMANDS), "--help lists the commands")
@@ -36,7 +36,8 @@ fails(2, "run", LLAMA, "-p", "a", "--device", "gpu", says=["'gpu'"])
 fails(2, "run", LLAMA, "-p", "a", "--device", "cpu,cpu", says=["more than one device"])
 fails(5, "run", LLAMA, "-p", "a", "--device", "vulkan:15", says=["vulkan:15"])
 fails(2, "eval", "fun", LLAMA, "-f", LLAMA, says=["'fun'"])
-fails(2, "eval", "kl", LLAMA, "-f", LLAMA, says=["not available in this version"])
+fails(2, "eval", "facts", LLAMA, "-f", LLAMA, says=["not available in this version"])
+fails(2, "eval", "needle", LLAMA, "-f", LLAMA, "--sweep", says=["--sweep", "needle"])
 
 # Forms of the same thing.
 same = [kept_json("plan", LLAMA, "--device", "cpu", *form)["total_bytes"]

@@ -1,5 +1,5 @@
-/* cmd_eval.c: kept eval: perplexity as llama-perplexity measures it, and raw logits for
- * developers.
+/* cmd_eval.c: kept eval: perplexity as llama-perplexity measures it, raw logits for developers,
+ * and the way to the other measurements.
  *
  * The text is cut into chunks of --context tokens. Each is evaluated from an empty context,
  * its first token replaced by BOS where the model adds one, and the tokens after its middle
@@ -13,19 +13,26 @@
 
 #include "commands.h"
 #include "engine.h"
+#include "eval_kl.h"
+#include "eval_needle.h"
 #include "eval_score.h"
+#include "eval_sweep.h"
+#include "eval_text.h"
 #include "json_out.h"
+#include "meter.h"
+#include "past.h"
+#include "stream.h"
 #include "terminal.h"
 
 #define DEFAULT_CONTEXT 512u
 #define DEFAULT_LOGITS  512u
-#define LOGITS_ROWS     32u
 #define STREAM_STEP     512u /* tokens between entries of the running list of a stream */
 
 struct job {
     struct cli_engine engine;
-    struct cli_buffer text;
     struct cli_tokens tokens;
+    struct cli_stream stream;
+    struct kept_slot_counts slots;
     struct cli_score score;
     const int32_t *chunk; /* tokens under evaluation: position p is chunk[p] */
     uint32_t n_vocab, chunk_done, n_chunks;
@@ -78,26 +85,6 @@ static kept_status eval(struct job *job, uint32_t n_tokens, uint32_t from, kept_
     return status == KEPT_OK ? kept_session_eval(job->engine.session, &params, err) : status;
 }
 
-static kept_status read_tokens(struct job *job, struct kept_error *err)
-{
-    const struct cli_settings *settings = job->engine.settings;
-    int32_t *ids = NULL;
-    size_t n = 0;
-    const char *path = settings->ids ? settings->ids : settings->file;
-    if (!path)
-        return cli_fail(err, KEPT_E_ARGUMENT, "there is no text: give -f FILE");
-    kept_status status = cli_read_file(path, &job->text, err);
-    if (status == KEPT_OK && settings->ids)
-        return cli_parse_ids(&job->text, &job->tokens, err);
-    if (status == KEPT_OK)
-        status = kept_tokenizer_encode(job->engine.tokenizer, job->text.bytes, job->text.n,
-                                       KEPT_ENCODE_ADD_SPECIAL, &ids, &n, err);
-    if (status == KEPT_OK && !cli_tokens_add(&job->tokens, ids, n))
-        status = cli_fail(err, KEPT_E_HOST_MEMORY, "no memory for %zu tokens", n);
-    kept_tokens_free(&ids);
-    return status;
-}
-
 static void note_chunk(const struct job *job)
 {
     cli_note(job->engine.settings, "[%u] %.4f", job->chunk_done, cli_perplexity(&job->score));
@@ -130,44 +117,61 @@ static kept_status score_chunks(struct job *job, uint32_t context, struct kept_e
     return status;
 }
 
-static kept_status score_stream(struct job *job, uint32_t context, struct kept_error *err)
+static kept_status score_stream(struct job *job, struct kept_error *err)
 {
-    const struct cli_settings *settings = job->engine.settings;
-    uint64_t from = settings->from.given ? settings->from.value : context / 2;
-    uint32_t n = job->tokens.n < context ? (uint32_t)job->tokens.n : context;
-    if (n < 2 || from > n - 2)
-        return cli_fail(err, KEPT_E_PROMPT,
-                        "a stream of %u tokens leaves nothing to score from position %llu", n,
-                        (unsigned long long)from);
-    job->chunk = job->tokens.ids;
+    job->chunk = job->stream.tokens;
     job->n_chunks = 1;
     job->in_stream = true;
-    return eval(job, n - 1, (uint32_t)from, score_rows, err);
+    job->stream.on_logits = score_rows;
+    job->stream.user = job;
+    job->stream.what = "evaluating";
+    return cli_stream_run(&job->stream, err);
+}
+
+static json_t *perplexity_json(const struct job *job, double tps)
+{
+    const struct kept_plan_info *plan = kept_plan_info(job->engine.plan);
+    struct kept_session_stats stats;
+    kept_session_stats(job->engine.session, &stats);
+    json_t *object = json_pack(
+        "{s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:O}", "model",
+        cli_json_text(kept_model_info(job->engine.model)->path, SIZE_MAX), "device",
+        job->engine.profile.id, "tokens", (json_int_t)job->score.n, "chunks",
+        (json_int_t)job->n_chunks, "perplexity", cli_perplexity(&job->score), "standard_error",
+        cli_standard_error(&job->score), "nll", cli_score_mean(&job->score), "tokens_per_second",
+        tps, "planned_bytes", (json_int_t)stats.planned_bytes, "actual_bytes",
+        (json_int_t)stats.actual_bytes, "running", job->running);
+    json_t *past =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "kv_bytes", (json_int_t)plan->kv_bytes,
+                  "scorer_bytes", (json_int_t)plan->scorer_bytes, "kv_slots_live",
+                  (json_int_t)cli_slots_per_head(&job->engine, &job->slots), "evicted",
+                  (json_int_t)job->slots.evicted, "merged", (json_int_t)job->slots.merged,
+                  "setting", cli_past_json(&job->engine));
+    json_t *times = job->in_stream ? cli_stream_json(&job->stream) : NULL;
+    if (object && past)
+        json_object_update(object, past);
+    if (object && times)
+        json_object_update(object, times);
+    json_decref(past);
+    json_decref(times);
+    return object;
 }
 
 static void say_perplexity(const struct job *job)
 {
     const struct cli_settings *settings = job->engine.settings;
     struct kept_session_stats stats;
-    double mean = cli_score_mean(&job->score), ppl = cli_perplexity(&job->score);
     kept_session_stats(job->engine.session, &stats);
     double seconds = (double)(stats.prefill_ns + stats.decode_ns) / 1e9;
     double tps = (double)(stats.prefill_tokens + stats.decode_tokens) / (seconds > 0 ? seconds : 1);
     cli_progress_end();
     if (settings->json) {
-        cli_json_print(
-            json_pack("{s:o, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I, s:O}", "model",
-                      cli_json_text(kept_model_info(job->engine.model)->path, SIZE_MAX), "device",
-                      job->engine.profile.id, "tokens", (json_int_t)job->score.n, "chunks",
-                      (json_int_t)job->n_chunks, "perplexity", ppl, "standard_error",
-                      cli_standard_error(&job->score), "nll", mean, "tokens_per_second", tps,
-                      "planned_bytes", (json_int_t)stats.planned_bytes, "actual_bytes",
-                      (json_int_t)stats.actual_bytes, "running", job->running),
-            false);
+        cli_json_print(perplexity_json(job, tps), false);
         return;
     }
-    printf("perplexity %.4f +/- %.4f over %llu tokens (nll %.5f)\n", ppl,
-           cli_standard_error(&job->score), (unsigned long long)job->score.n, mean);
+    printf("perplexity %.4f +/- %.4f over %llu tokens (nll %.5f)\n", cli_perplexity(&job->score),
+           cli_standard_error(&job->score), (unsigned long long)job->score.n,
+           cli_score_mean(&job->score));
     cli_note(settings, "[%s: %.1f tokens/s, logits included]", job->engine.profile.id, tps);
 }
 
@@ -175,12 +179,16 @@ static kept_status run_perplexity(struct job *job, struct kept_error *err)
 {
     const struct cli_settings *settings = job->engine.settings;
     uint32_t context = settings->context ? settings->context : DEFAULT_CONTEXT;
-    kept_status status = read_tokens(job, err);
+    kept_status status = cli_eval_tokens(&job->engine, &job->tokens, err);
+    job->stream.engine = &job->engine;
+    if (status == KEPT_OK && settings->stream)
+        status = cli_stream_choose(&job->stream, &job->tokens, context, err);
     if (status == KEPT_OK)
-        status = cli_engine_start(&job->engine, context, LOGITS_ROWS, err);
+        status = cli_engine_start(&job->engine, context, CLI_LOGITS_ROWS, err);
     if (status == KEPT_OK)
-        status =
-            settings->stream ? score_stream(job, context, err) : score_chunks(job, context, err);
+        status = settings->stream ? score_stream(job, err) : score_chunks(job, context, err);
+    if (status == KEPT_OK)
+        status = kept_session_slots(job->engine.session, &job->slots, err);
     if (status == KEPT_OK)
         say_perplexity(job);
     return status;
@@ -203,7 +211,7 @@ static kept_status write_logits(struct job *job, uint32_t n, struct kept_error *
 static kept_status run_logits(struct job *job, struct kept_error *err)
 {
     const struct cli_settings *settings = job->engine.settings;
-    kept_status status = read_tokens(job, err);
+    kept_status status = cli_eval_tokens(&job->engine, &job->tokens, err);
     if (status == KEPT_OK && !settings->out)
         status = cli_fail(err, KEPT_E_ARGUMENT, "eval logits needs --out FILE");
     if (status != KEPT_OK)
@@ -215,7 +223,7 @@ static kept_status run_logits(struct job *job, struct kept_error *err)
     uint32_t context = settings->context ? settings->context : (uint32_t)n;
     if (n == 0 || n > context)
         return cli_fail(err, KEPT_E_PROMPT, "%zu tokens do not fit a context of %u", n, context);
-    status = cli_engine_start(&job->engine, context, LOGITS_ROWS, err);
+    status = cli_engine_start(&job->engine, context, CLI_LOGITS_ROWS, err);
     if (status == KEPT_OK)
         status = write_logits(job, (uint32_t)n, err);
     if (status == KEPT_OK && settings->json)
@@ -225,32 +233,42 @@ static kept_status run_logits(struct job *job, struct kept_error *err)
     return status;
 }
 
+static kept_status run(struct job *job, const char *what, struct kept_error *err)
+{
+    static const char *const names[] = {"ppl", "kl", "copy", "needle", "logits", NULL};
+    const struct cli_settings *settings = job->engine.settings;
+    bool kl = strcmp(what, "kl") == 0, copy = strcmp(what, "copy") == 0;
+    const char *const *name = names;
+    while (*name && strcmp(*name, what) != 0)
+        name++;
+    if (!*name)
+        return cli_fail(err, KEPT_E_ARGUMENT,
+                        strcmp(what, "facts") == 0
+                            ? "'eval %s' is not available in this version"
+                            : "eval has no '%.60s': ppl, kl, copy and needle are what it measures",
+                        what);
+    if (settings->sweep && !kl && !copy)
+        return cli_fail(err, KEPT_E_ARGUMENT, "--sweep goes with eval kl, not with eval %s", what);
+    kept_status status = cli_engine_model(&job->engine, settings, err);
+    if (status != KEPT_OK)
+        return status;
+    job->n_vocab = kept_model_info(job->engine.model)->n_vocab;
+    return settings->sweep               ? cli_eval_sweep(&job->engine, err)
+           : kl || copy                  ? cli_eval_kl(&job->engine, copy, err)
+           : strcmp(what, "needle") == 0 ? cli_eval_needle(&job->engine, err)
+           : strcmp(what, "ppl") == 0    ? run_perplexity(job, err)
+                                         : run_logits(job, err);
+}
+
 enum cli_exit cli_eval(const struct cli_settings *settings)
 {
-    static const char *const later[] = {"kl", "copy", "needle", "facts"};
     struct job job = {.engine = {.settings = settings}, .running = json_array()};
     struct kept_error err = {0};
-    const char *what = settings->args[0];
     enum cli_exit code = CLI_OK;
-    kept_status status = KEPT_OK;
-    bool ppl = strcmp(what, "ppl") == 0;
-    if (!ppl && strcmp(what, "logits") != 0)
-        status =
-            cli_fail(&err, KEPT_E_ARGUMENT, "eval has no '%.60s': ppl is what it measures", what);
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
-        if (strcmp(what, later[i]) == 0)
-            status =
-                cli_fail(&err, KEPT_E_ARGUMENT, "'eval %s' is not available in this version", what);
-    if (status == KEPT_OK)
-        status = cli_engine_model(&job.engine, settings, &err);
-    if (status == KEPT_OK) {
-        job.n_vocab = kept_model_info(job.engine.model)->n_vocab;
-        status = ppl ? run_perplexity(&job, &err) : run_logits(&job, &err);
-    }
-    if (status != KEPT_OK)
+    if (run(&job, settings->args[0], &err) != KEPT_OK)
         code = cli_engine_fail(&job.engine, &err);
     json_decref(job.running);
-    cli_buffer_finish(&job.text);
+    cli_stream_finish(&job.stream);
     cli_tokens_finish(&job.tokens);
     cli_engine_finish(&job.engine);
     return code;

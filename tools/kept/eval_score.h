@@ -2,6 +2,7 @@
 #ifndef KEPT_TOOL_EVAL_SCORE_H
 #define KEPT_TOOL_EVAL_SCORE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct cli_score {
@@ -11,6 +12,16 @@ struct cli_score {
 
 /* -log of the probability that logits [n_vocab] give to the token. */
 double cli_nll(const float *logits, uint32_t n_vocab, int32_t token);
+
+/* Two distributions over what comes next. */
+struct cli_difference {
+    double kl; /* of the reference to the test, in nats */
+    double nll_full, nll;
+    bool agree; /* on the likeliest token */
+};
+struct cli_difference cli_compare(const float *full, const float *test, uint32_t n_vocab,
+                                  int32_t token);
+
 void cli_score_add(struct cli_score *score, double nll);
 double cli_score_mean(const struct cli_score *score);
 double cli_perplexity(const struct cli_score *score);

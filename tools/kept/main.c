@@ -58,9 +58,18 @@ static const struct command commands[] = {
     { "eval", "ppl MODEL", "how well a model predicts a text",
       "  kept eval ppl model.gguf -f text.txt\n"
       "  kept eval ppl model.gguf -f text.txt --context 2048 --chunks 4 --json\n"
-      "  kept eval ppl model.gguf -f text.txt --context 4096 --stream --from 1024\n\n"
+      "  kept eval ppl model.gguf -f text.txt --context 4096 --stream --from 1024\n"
+      "  kept eval kl model.gguf -f text.txt --retain scored --retain-budget 25%\n"
+      "  kept eval needle model.gguf -f text.txt --retain scored --retain-budget 25%\n"
+      "  kept eval kl model.gguf -f text.txt --sweep --out sweep.html\n\n"
       "ppl scores as llama-perplexity does: chunks of --context tokens, the second half of each.\n",
       CLI_EVAL, 2, cli_eval },
+    { "fit", "MODEL", "head budgets for a model, from reading texts twice",
+      "  kept fit model.gguf -f novel.txt\n"
+      "  kept fit model.gguf -f one.txt -f two.txt -f three.txt -o model.kept\n\n"
+      "Writes the sidecar that --retain scored looks for beside the model, and measures on the\n"
+      "rest of the text what half, a quarter and an eighth of the slots cost.\n",
+      CLI_FIT, 1, cli_fit },
     { "selftest", "", "every kernel on this device against the reference",
       "  kept selftest --device vulkan\n"
       "  kept selftest --device opencl --report report.json\n"
@@ -69,7 +78,7 @@ static const struct command commands[] = {
 };
 /* clang-format on */
 
-static const char *const later[] = {"bench", "tune", "fit", "facts", "serve", NULL};
+static const char *const later[] = {"bench", "tune", "facts", "serve", NULL};
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -6,23 +6,24 @@
 #define AT(field)  offsetof(struct cli_settings, field)
 #define MODEL_RUNS (CLI_RUN | CLI_CHAT | CLI_EVAL)
 #define PLANS      (MODEL_RUNS | CLI_PLAN)
+#define LOADS      (PLANS | CLI_FIT)
 #define GENERATES  (CLI_RUN | CLI_CHAT)
 
 /* clang-format off */
 const struct cli_option cli_option_table[] = {
     /* where to run, and in how much memory */
-    { "device", 0, CLI_TEXT, PLANS | CLI_SELFTEST, AT(device), "D",
+    { "device", 0, CLI_TEXT, LOADS | CLI_SELFTEST, AT(device), "D",
       "auto, vulkan[:I], opencl[:I] or cpu (auto: a GPU if there is one)" },
-    { "memory", 0, CLI_SIZE, PLANS, AT(memory_bytes), "SIZE",
+    { "memory", 0, CLI_SIZE, LOADS, AT(memory_bytes), "SIZE",
       "hard cap on device memory, as in 600MiB", .low = 1 },
-    { "margin", 0, CLI_SIZE, PLANS, AT(margin_bytes), "SIZE",
+    { "margin", 0, CLI_SIZE, LOADS, AT(margin_bytes), "SIZE",
       "memory to leave free when there is no cap (256MiB)", .low = 1 },
     { "context", 'c', CLI_COUNT, PLANS, AT(context), "N",
-      "tokens of context (the trained length up to 8192; eval: 512)", .low = 1,
+      "tokens of context (the trained length up to 8192; eval ppl: 512)", .low = 1,
       .high = 1 << 28 },
-    { "chunk", 0, CLI_COUNT, PLANS, AT(chunk), "N", "tokens evaluated at once in prefill (512)",
+    { "chunk", 0, CLI_COUNT, LOADS, AT(chunk), "N", "tokens evaluated at once in prefill (512)",
       .low = 1, .high = 16384 },
-    { "threads", 't', CLI_COUNT, PLANS | CLI_SELFTEST, AT(threads), "N",
+    { "threads", 't', CLI_COUNT, LOADS | CLI_SELFTEST, AT(threads), "N",
       "threads of the cpu device (all)", .low = 1, .high = 1024 },
     { "profile", 0, CLI_TEXT, CLI_PLAN, AT(profile), "FILE",
       "plan for one of 'kept devices --json' (--device: its id)" },
@@ -30,7 +31,7 @@ const struct cli_option cli_option_table[] = {
       .words = "f32" },
 
     /* what is kept of the past */
-    { "kv", 0, CLI_TYPES, PLANS | CLI_FIT, AT(past.k_type), "K[:V]",
+    { "kv", 0, CLI_TYPES, PLANS, AT(past.k_type), "K[:V]",
       "types of stored keys and values: f16, q8_0, q4_0 (f16)", .words = "f16 q8_0 q4_0" },
     { "retain", 0, CLI_WORD, PLANS, AT(past.retain), "R",
       "what stays of a past over its budget: full, window, scored (full)",
@@ -55,6 +56,7 @@ const struct cli_option cli_option_table[] = {
     { "prompt", 'p', CLI_TEXT, CLI_RUN | CLI_TOKENIZE, AT(prompt), "TEXT", "the text itself" },
     { "file", 'f', CLI_TEXT, CLI_RUN | CLI_TOKENIZE | CLI_EVAL, AT(file), "FILE",
       "a file with the text; - is standard input" },
+    { "file", 'f', CLI_LIST, CLI_FIT, AT(files), "FILE", "a file with text; may be repeated" },
     { "system", 's', CLI_TEXT, GENERATES, AT(system), "TEXT", "the system message" },
     { "raw", 0, CLI_FLAG, CLI_RUN, AT(raw), NULL, "plain text: no chat template" },
     { "special", 0, CLI_FLAG, CLI_RUN | CLI_TOKENIZE, AT(special), NULL,
@@ -89,12 +91,31 @@ const struct cli_option cli_option_table[] = {
     { "chunks", 0, CLI_COUNT, CLI_EVAL, AT(n_chunks), "N", "ppl: only the first N chunks (all)",
       .low = 1, .high = 1 << 28 },
     { "stream", 0, CLI_FLAG, CLI_EVAL, AT(stream), NULL,
-      "ppl: --context tokens as one stream without resets" },
+      "ppl, kl: --context tokens as one stream without resets" },
     { "from", 0, CLI_NUMBER, CLI_EVAL, AT(from), "N",
-      "ppl --stream: score from position N (half of --context)" },
+      "--stream: score from position N (half of --context)" },
+    { "single", 0, CLI_COUNT, CLI_EVAL, AT(n_single), "N",
+      "--stream: evaluate the last N tokens one at a time (0)", .high = 1 << 28 },
+    { "places", 0, CLI_COUNT, CLI_EVAL, AT(n_places), "P",
+      "kl, copy, needle: at P places of the text (3)", .low = 1, .high = 64 },
     { "ids", 0, CLI_TEXT, CLI_EVAL, AT(ids), "FILE", NULL },
-    { "out", 0, CLI_TEXT, CLI_EVAL, AT(out), "FILE", NULL },
+    { "sweep", 0, CLI_FLAG, CLI_EVAL, AT(sweep), NULL,
+      "kl: curves of quality against bytes: a page and its JSON" },
+    { "budgets", 0, CLI_TEXT, CLI_EVAL, AT(budgets), "LIST",
+      "--sweep: at these budgets (50%,25%,12.5%)" },
+    { "methods", 0, CLI_TEXT, CLI_EVAL, AT(methods), "LIST",
+      "--sweep: of window,keydiff,uniform,gate,budgets,merged,merged-q8,kv" },
+    { "out", 'o', CLI_TEXT, CLI_EVAL, AT(out), "FILE", "--sweep: the page (sweep.html)" },
+    { "out", 'o', CLI_TEXT, CLI_FIT, AT(out), "FILE",
+      "the sidecar (the model's path, ending in .kept)" },
     { "tokens", 0, CLI_COUNT, CLI_EVAL, AT(n_tokens), "N", NULL, .low = 1, .high = 1 << 28 },
+    { "tokens", 0, CLI_COUNT, CLI_FIT, AT(n_tokens), "N", "tokens of a piece of text (1536)",
+      .low = 1, .high = 1 << 24 },
+    { "pieces", 0, CLI_COUNT, CLI_FIT, AT(n_pieces), "P", "pieces of text (3)", .low = 1,
+      .high = 64 },
+    { "places", 0, CLI_COUNT, CLI_FIT, AT(n_places), "P",
+      "measure at P places of the rest of the text (2)", .low = 1, .high = 64 },
+    { "no-reports", 0, CLI_FLAG, CLI_FIT, AT(no_reports), NULL, "do not measure what it costs" },
     { "report", 0, CLI_TEXT, CLI_SELFTEST, AT(report), "FILE",
       "write a report to attach to a bug report" },
     { "kernel", 0, CLI_TEXT, CLI_SELFTEST, AT(kernel), "NAME",
@@ -129,7 +150,6 @@ const struct cli_option cli_option_table[] = {
     { "facts-gap", 0, CLI_ONLY, PLANS, 0, "N" },
     { "facts-max", 0, CLI_ONLY, PLANS, 0, "N" },
     { "goal", 0, CLI_ONLY, PLANS, 0, "quality|speed|memory", .words = "quality" },
-    { "sweep", 0, CLI_ONLY, CLI_EVAL, 0, "WHAT" },
 
     /* output */
     { "json", 0, CLI_FLAG, CLI_ALL, AT(json), NULL, "one JSON object instead of text" },

@@ -1,6 +1,7 @@
 /* past.c: slot types, retention and sidecars, from options to plans. */
 #include "past.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,6 +96,30 @@ void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *p
                                                  .no_merge = past->merge != 0,
                                                  .positions = (enum kept_positions)past->positions,
                                                  .sidecar = engine->sidecar};
+}
+
+kept_status cli_past_plan_check(struct cli_engine *engine, uint32_t context, struct kept_error *err)
+{
+    struct kept_plan_params params = cli_engine_params(engine, context, 0);
+    return cli_engine_replan(engine, &params, err);
+}
+
+json_t *cli_past_json(const struct cli_engine *engine)
+{
+    static const char *const retain[] = {"full", "window", "scored"};
+    static const char *const scorers[] = {"expected", "gate", "keydiff"};
+    const struct cli_past *past = &engine->settings->past;
+    char kv[32], budget[32] = "";
+    snprintf(kv, sizeof kv, "%s:%s", cli_slot_type_name((enum kept_slot_type)past->k_type),
+             cli_slot_type_name((enum kept_slot_type)past->v_type));
+    if (past->budget.given && past->budget.slots)
+        snprintf(budget, sizeof budget, "%u", past->budget.slots);
+    else if (past->budget.given)
+        snprintf(budget, sizeof budget, "%g%%", past->budget.percent);
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b}", "kv", kv, "retain",
+                     retain[past->retain], "retain_budget", budget, "scorer", scorers[past->scorer],
+                     "merge", past->merge == 0, "positions",
+                     past->positions ? "compact" : "absolute", "sidecar", engine->sidecar != NULL);
 }
 
 void cli_past_notes(const struct cli_engine *engine)

@@ -3,6 +3,8 @@
 #ifndef KEPT_TOOL_PAST_H
 #define KEPT_TOOL_PAST_H
 
+#include <jansson.h>
+
 #include "engine.h"
 
 /* Opens the sidecar that --sidecar names, or the one beside the model if it is there: the model's
@@ -13,6 +15,11 @@ kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err);
 kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err);
 /* Slot types and retention of a plan, by the settings. */
 void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *params);
+/* Whether the settings make a plan at all, before a reference is run for minutes. */
+kept_status cli_past_plan_check(struct cli_engine *engine, uint32_t context,
+                                struct kept_error *err);
+/* The settings: kv, retain, retain_budget, protect, sinks, scorer, merge, positions, sidecar. */
+json_t *cli_past_json(const struct cli_engine *engine);
 /* Notes on standard error: what the plan's settings cost, where that was measured. */
 void cli_past_notes(const struct cli_engine *engine);
 

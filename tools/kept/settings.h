@@ -58,6 +58,7 @@ struct cli_settings {
     struct cli_past past;
 
     /* prompt */
+    struct cli_texts files; /* fit */
     const char *prompt, *file, *system, *session;
     bool raw, special;
 
@@ -69,9 +70,9 @@ struct cli_settings {
     struct cli_texts stop;
 
     /* single commands */
-    bool tensors, regions, decode, stream, bench, sweep;
-    const char *svg, *out, *ids, *report, *kernel, *format;
-    uint32_t n_tokens, n_chunks, n_rounds, n_cases, max_lanes;
+    bool tensors, regions, decode, stream, bench, sweep, no_reports;
+    const char *svg, *out, *ids, *budgets, *methods, *report, *kernel, *format;
+    uint32_t n_tokens, n_pieces, n_chunks, n_places, n_single, n_rounds, n_cases, max_lanes;
     struct cli_number from, round, shape;
     double seconds;
 };
