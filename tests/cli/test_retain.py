@@ -33,6 +33,10 @@ check(any("whole context" in c["why"] for c in all_of_it["choices"]), "and says 
 rc, out, err = kept("plan", LLAMA, "--device", "cpu", "--context", "512", *scored, "50%", "--regions")
 check(rc == 0 and "Budgets of KV heads" in out and "256 (" in out, "--regions shows budgets")
 
+kept("plan", LLAMA, "--device", "cpu", "--context", "512", *scored, "50%", "--svg", path("plan.svg"))
+check(path("plan.svg").read_text().count("256 slots</title>") == len([b for layer in half["heads"] for b in layer]),
+      "the picture has a bar for each head")
+
 # Running with them.
 plain = answer()
 check(plain["evicted"] == plain["merged"] == 0 and plain["kv_slots_live"] == plain["kv_tokens_seen"], "full keeps all")

@@ -62,7 +62,10 @@ static const struct command commands[] = {
       "  kept eval kl model.gguf -f text.txt --retain scored --retain-budget 25%\n"
       "  kept eval needle model.gguf -f text.txt --retain scored --retain-budget 25%\n"
       "  kept eval kl model.gguf -f text.txt --sweep --out sweep.html\n\n"
-      "ppl scores as llama-perplexity does: chunks of --context tokens, the second half of each.\n",
+      "ppl scores as llama-perplexity does: chunks of --context tokens, the second half of each.\n"
+      "kl compares the settings with everything kept: a prefix of --context tokens (2048), then\n"
+      "the 512 tokens after it. copy scores a repetition of 192 tokens of the prefix instead;\n"
+      "needle asks for numbers that stood in it.\n",
       CLI_EVAL, 2, cli_eval },
     { "fit", "MODEL", "head budgets for a model, from reading texts twice",
       "  kept fit model.gguf -f novel.txt\n"

@@ -3,6 +3,7 @@
  *
  *     total      [weights        |kv                        |act|…]   scaled to the total
  *     buffer 0   [region|region|region …                        ]   scaled to the largest one
+ *     heads      one bar per KV head, where something may be evicted
  *     prefill    x: calls, y: offset; one rectangle per activation region
  *
  * Every rectangle has a title with name, bytes and reason, which viewers show on hover.
@@ -22,6 +23,7 @@
 #define BAR         (WIDTH - LEFT - 20)
 #define BAR_HEIGHT  34.0
 #define CHART       170.0 /* height of a lifetime chart */
+#define HEADS       80.0  /* height of the row of head budgets */
 #define LABEL_PX    6.6   /* per character of the small font */
 #define MAX_BUFFERS 4096u
 
@@ -276,6 +278,40 @@ static void draw_lives(struct picture *p)
     }
 }
 
+static uint32_t count_heads(const kept_plan *plan)
+{
+    uint32_t n = 0, budget, planned;
+    for (uint32_t l = 0; kept_plan_head(plan, l, 0, &budget, &planned); l++)
+        for (uint32_t h = 0; kept_plan_head(plan, l, h, &budget, &planned); h++)
+            n++;
+    return n;
+}
+
+/* A bar for each KV head, layer after layer: how much of the context it may keep. */
+static void draw_heads(struct picture *p)
+{
+    const struct kept_plan_info *info = kept_plan_info(p->plan);
+    uint32_t n = count_heads(p->plan), i = 0, budget, planned;
+    double width = n ? BAR / n : 0;
+    text_at(p, 10, p->y, "h", "Slots that each KV head may keep, of the context");
+    p->y += 12;
+    fprintf(p->file,
+            "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#f4f4f4\"/>\n", LEFT,
+            p->y, BAR, HEADS);
+    for (uint32_t l = 0; kept_plan_head(p->plan, l, 0, &budget, &planned); l++) {
+        for (uint32_t h = 0; kept_plan_head(p->plan, l, h, &budget, &planned); h++, i++) {
+            double share = (double)budget / (double)info->context_tokens;
+            double height = HEADS * (share < 1 ? share : 1);
+            fprintf(p->file,
+                    "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill=\"%s\">"
+                    "<title>layer %u, KV head %u: %u slots</title></rect>\n",
+                    LEFT + width * i, p->y + HEADS - height, width * 0.9, height, colour_of("kv"),
+                    l, h, budget);
+        }
+    }
+    p->y += HEADS + 36;
+}
+
 static uint32_t count_programs(const kept_plan *plan)
 {
     struct kept_region_info r;
@@ -298,7 +334,7 @@ static void draw(struct picture *p, const char *model)
     char total[32], budget[32], line[512];
     double height =
         240 + (info->n_buffers < MAX_BUFFERS ? info->n_buffers : MAX_BUFFERS) * (BAR_HEIGHT + 8) +
-        count_programs(p->plan) * (CHART + 26);
+        count_programs(p->plan) * (CHART + 26) + (info->retains ? HEADS + 48 : 0);
     fprintf(
         p->file,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
@@ -327,6 +363,8 @@ static void draw(struct picture *p, const char *model)
     p->y = 66;
     draw_totals(p);
     draw_buffers(p);
+    if (info->retains)
+        draw_heads(p);
     draw_lives(p);
     fputs("</svg>\n", p->file);
 }
