@@ -57,7 +57,10 @@ static kept_status allocate(struct kept_session *session, struct kept_error *err
                                   sizeof *session->tokens);
     session->step = kept_calloc(KEPT_STEP_TOKENS + 2 * (size_t)plan->params.chunk_tokens,
                                 sizeof *session->step);
-    if (!session->bufs || !session->tokens || !session->step)
+    bool fills = plan->retention.on || plan->params.calibrate_tokens;
+    if (fills)
+        session->fill = kept_alloc(KEPT_FILL_BYTES);
+    if (!session->bufs || !session->tokens || !session->step || (fills && !session->fill))
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for a session");
     for (uint32_t i = 0; i < plan->n_buffers; i++) {
         const struct kept_buffer_plan *planned = &plan->buffers[i];
@@ -319,6 +322,7 @@ void kept_session_destroy(kept_session **out)
     kept_free(session->bufs);
     kept_free(session->tokens);
     kept_free(session->step);
+    kept_free(session->fill);
     kept_free(session->logits);
     kept_free(session);
     *out = NULL;

@@ -9,6 +9,8 @@
 #include "core/plan_internal.h"
 #include "kept/session.h"
 
+#define KEPT_FILL_BYTES (64u << 10)
+
 struct kept_session {
     const kept_plan *plan;
     struct kept_device *device;
@@ -23,6 +25,7 @@ struct kept_session {
     uint32_t restored; /* the first position whose sliding windows a loaded file had; 0: none was */
     uint32_t edge;     /* retention: the position up to which every layer was maintained */
     bool fresh;      /* stores are not as an empty session's: made so before the next evaluation */
+    uint32_t *fill;  /* [KEPT_FILL_BYTES / 4] host memory to empty stores with, or NULL */
     uint32_t *step;  /* host copy: header, tokens, positions */
     float *logits;   /* host copy, where the device's cannot be mapped; else NULL */
     bool has_logits; /* the device holds logits and choice of the last evaluated token */

@@ -13,8 +13,6 @@
 #include "base/alloc.h"
 #include "base/status.h"
 
-#define ZERO_BYTES (64u << 10)
-
 static uint32_t n_layers(const struct kept_session *session)
 {
     return session->plan->shape->n_layers;
@@ -28,11 +26,12 @@ static kept_status fill_region(struct kept_session *session, uint32_t region, ui
         return KEPT_OK;
     uint64_t n_bytes = session->plan->regions[region].bytes;
     kept_status status = KEPT_OK;
-    for (uint32_t i = 0; i < ZERO_BYTES / 4; i++)
+    for (uint32_t i = 0; i < KEPT_FILL_BYTES / 4; i++)
         words[i] = word;
-    for (uint64_t at = 0; at < n_bytes && status == KEPT_OK; at += ZERO_BYTES)
+    for (uint64_t at = 0; at < n_bytes && status == KEPT_OK; at += KEPT_FILL_BYTES)
         status = kept_session_write(session, region, at, words,
-                                    n_bytes - at < ZERO_BYTES ? n_bytes - at : ZERO_BYTES, err);
+                                    n_bytes - at < KEPT_FILL_BYTES ? n_bytes - at : KEPT_FILL_BYTES,
+                                    err);
     return status;
 }
 
@@ -40,7 +39,7 @@ static kept_status write_table(struct kept_session *session, uint32_t i, uint32_
                                struct kept_error *err)
 {
     const struct kept_store *store = &session->plan->layers[i].store;
-    if ((uint64_t)store->n_kv * KEPT_HEAD_WORDS * 4 > ZERO_BYTES)
+    if ((uint64_t)store->n_kv * KEPT_HEAD_WORDS * 4 > KEPT_FILL_BYTES)
         return kept_fail(err, KEPT_E_UNSUPPORTED, "layer %u has %u KV heads", i, store->n_kv);
     kept_retain_table(store, words);
     return kept_session_write(session, store->heads_table.region, store->heads_table.offset_bytes,
@@ -52,22 +51,19 @@ kept_status kept_session_begin_stores(struct kept_session *session, struct kept_
     const kept_plan *plan = session->plan;
     float lowest = -1e30f;
     uint32_t lowest_bits;
+    kept_status status = KEPT_OK;
     if (!session->fresh)
         return KEPT_OK;
     memcpy(&lowest_bits, &lowest, sizeof lowest);
-    uint32_t *words = kept_alloc(ZERO_BYTES);
-    kept_status status =
-        words ? KEPT_OK : kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to reset slots");
-    for (uint32_t i = 0; i < n_layers(session) && status == KEPT_OK; i++) {
+    for (uint32_t i = 0; session->fill && i < n_layers(session) && status == KEPT_OK; i++) {
         const struct kept_layer_plan *layer = &plan->layers[i];
         if (layer->budgeted)
-            status = write_table(session, i, words, err);
+            status = write_table(session, i, session->fill, err);
         if (status == KEPT_OK)
-            status = fill_region(session, layer->stats, 0, words, err);
+            status = fill_region(session, layer->stats, 0, session->fill, err);
         if (status == KEPT_OK)
-            status = fill_region(session, layer->peaks, lowest_bits, words, err);
+            status = fill_region(session, layer->peaks, lowest_bits, session->fill, err);
     }
-    kept_free(words);
     if (status == KEPT_OK) {
         session->fresh = false;
         session->edge = 0;
@@ -179,7 +175,7 @@ kept_status kept_session_slots(kept_session *session, struct kept_slot_counts *o
     *out = (struct kept_slot_counts){0};
     if (session->position == 0)
         return KEPT_OK;
-    uint32_t *table = kept_alloc(ZERO_BYTES);
+    uint32_t *table = kept_alloc(KEPT_FILL_BYTES);
     kept_status status =
         table ? KEPT_OK : kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to count slots");
     for (uint32_t i = 0; i < n_layers(session) && status == KEPT_OK; i++) {
@@ -244,7 +240,7 @@ static kept_status read_kept(struct kept_session *session, uint32_t layer, const
 static kept_status list_store(struct kept_session *session, uint32_t layer, uint32_t kv_head,
                               struct kept_one **list, uint32_t *n, struct kept_error *err)
 {
-    uint32_t *table = kept_alloc(ZERO_BYTES);
+    uint32_t *table = kept_alloc(KEPT_FILL_BYTES);
     kept_status status =
         table ? KEPT_OK : kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to list slots");
     if (status == KEPT_OK)

@@ -128,7 +128,35 @@ static void assert_within_budget(struct run *run)
     assert_true(counts.live <= info->slots + heads * run->plan->retention.block);
 }
 
-/* The same kept sets and logits however the input was cut, up to the rounding of other products. */
+/* Share of positions that two sets have in common, over all heads. */
+static double overlap(const struct set *a, const struct set *b)
+{
+    uint32_t common = 0, all = 0;
+    for (int h = 0; h < 64; h++) {
+        for (uint32_t i = 0, j = 0; i < a->n[h] && j < b->n[h];) {
+            int32_t x = a->positions[h][i], y = b->positions[h][j];
+            common += x == y;
+            i += x <= y;
+            j += y <= x;
+        }
+        all += a->n[h] + b->n[h];
+    }
+    return (double)common / (all - common);
+}
+
+static double kl_of(const float *want, const float *got, uint32_t n)
+{
+    double want_norm = run_log_sum(want, n), got_norm = run_log_sum(got, n), kl = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        double a = want[i] - want_norm, b = got[i] - got_norm;
+        kl += exp(a) * (a - b);
+    }
+    return kl;
+}
+
+/* However the input was cut, the same blocks are maintained at the same positions. One token at a
+ * time and many take other product kernels, whose rounding may turn a close decision: the sets
+ * overlap nearly wholly, and the predictions hardly differ. */
 static void chunks_do_not_matter(void **state)
 {
     (void)state;
@@ -137,6 +165,8 @@ static void chunks_do_not_matter(void **state)
     static struct set want, got;
     for (int m = 0; m < 2; m++) {
         struct run_rows rows = {0};
+        double kl = 0;
+        uint32_t n_rows = 0;
         for (size_t c = 0; c < 4; c++) {
             struct kept_plan_params params = bounded(512, cuts[c][0], 96);
             struct run run = {0};
@@ -144,23 +174,24 @@ static void chunks_do_not_matter(void **state)
             if (c == 0) {
                 rows = run_rows_of(&run, 500);
                 set_of(&run, &want);
-            } else {
-                for (uint32_t i = 0; kept_session_position(run.session) < 500; i++) {
-                    uint32_t left = 500 - kept_session_position(run.session);
-                    uint32_t n = cuts[c][1 + i % 2];
-                    run_must_eval(run.session, n < left ? n : left);
-                    assert_within_budget(&run);
-                    run_assert_row(&run, &rows, "another cut");
-                }
-                set_of(&run, &got);
-                assert_memory_equal(want.n, got.n, sizeof want.n);
-                for (int h = 0; h < 64; h++)
-                    assert_memory_equal(want.positions[h], got.positions[h],
-                                        want.n[h] * sizeof(int32_t));
             }
+            for (uint32_t i = 0; c > 0 && kept_session_position(run.session) < 500; i++) {
+                uint32_t left = 500 - kept_session_position(run.session), n = cuts[c][1 + i % 2];
+                run_must_eval(run.session, n < left ? n : left);
+                assert_within_budget(&run);
+                uint64_t at = (uint64_t)(kept_session_position(run.session) - 1) * rows.n_vocab;
+                kl += kl_of(rows.rows + at, last_logits(&run), rows.n_vocab);
+                n_rows++;
+            }
+            set_of(&run, &got);
+            assert_memory_equal(want.n, got.n, sizeof want.n);
+            if (overlap(&want, &got) < 0.98)
+                fail_msg("%s, cut %zu: overlap %g", models[m], c, overlap(&want, &got));
             assert_true(counts_of(&run).evicted > 0);
             run_close(&run);
         }
+        if (!(kl / n_rows < 1e-4))
+            fail_msg("%s: mean KL %g", models[m], kl / n_rows);
         free(rows.rows);
     }
 }

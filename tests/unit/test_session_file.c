@@ -282,7 +282,7 @@ static void forged(void **state)
     } cases[] = {
         {0, 0, KEPT_E_FORMAT},
         {VERSION_AT, 0, KEPT_E_UNSUPPORTED},
-        {VERSION_AT, 2, KEPT_E_UNSUPPORTED},
+        {VERSION_AT, 3, KEPT_E_UNSUPPORTED},
         {12, 1000, KEPT_E_MISMATCH}, /* layers */
         {16, 1, KEPT_E_MISMATCH},    /* hash of the model */
         {POSITION_AT, 61, KEPT_E_FORMAT},
@@ -294,8 +294,10 @@ static void forged(void **state)
         {RESTORED_AT, UINT32_MAX, KEPT_E_FORMAT},
         {32, 77, KEPT_E_MISMATCH},              /* KV heads */
         {36, 64, KEPT_E_MISMATCH},              /* elements of a head */
-        {40, UINT32_MAX, KEPT_E_FORMAT},        /* token 0 */
-        {40 + 59 * 4, 1u << 20, KEPT_E_FORMAT}, /* the last token */
+        {40, 1, KEPT_E_MISMATCH},               /* slots of another kind */
+        {48, 61, KEPT_E_FORMAT},                /* maintained past the end */
+        {56, UINT32_MAX, KEPT_E_FORMAT},        /* token 0 */
+        {56 + 59 * 4, 1u << 20, KEPT_E_FORMAT}, /* the last token */
     };
     struct damaged it;
     open_damaged(&it, GEMMA, 60);
