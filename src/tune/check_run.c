@@ -156,8 +156,7 @@ void kept_check_tuned_keys(struct check_case *c, const struct kept_device *devic
     struct kept_attn_keys attn =
         kept_tune_attention(&t, &profile, c->row->id == KEPT_KERNEL_ATTN_DECODE ? 64 : 128,
                             t.prefill_g, c->row->id == KEPT_KERNEL_ATTN_DECODE);
-    if (groups[c->row->id] != 0)
-        kept_check_set_key(c, "WG", groups[c->row->id]);
+    kept_check_set_key(c, "WG", groups[c->row->id] != 0 ? groups[c->row->id] : t.retain_wg);
     kept_check_set_key(c, "ORDER", (uint32_t)c->caps->order);
     kept_check_set_key(c, "NC", t.matvec_nc);
     kept_check_set_key(c, "TR", t.matvec_tr);

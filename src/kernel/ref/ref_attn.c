@@ -27,18 +27,19 @@ struct attn {
     double o[KEPT_MAX_HEAD_DIM];
 };
 
-static double dot(const struct ref_slots *k, uint64_t slot, const float *q)
+static double dot(const float *q, const double *k, uint32_t d)
 {
-    double v[KEPT_MAX_HEAD_DIM], s = 0;
-    ref_slot_load(k, slot, v);
-    for (uint32_t i = 0; i < k->d; i++)
-        s += q[i] * v[i];
+    double s = 0;
+    for (uint32_t i = 0; i < d; i++)
+        s += q[i] * k[i];
     return s;
 }
 
 static double score_of(const struct attn *a, uint64_t slot)
 {
-    double s = dot(&a->k, slot, a->q);
+    double k[KEPT_MAX_HEAD_DIM];
+    ref_slot_load(&a->k, slot, k);
+    double s = dot(a->q, k, a->p->d);
     return a->p->softcap > 0 ? a->p->softcap * tanh(s / a->p->softcap) : s;
 }
 
@@ -223,8 +224,8 @@ void ref_attn_merge(const struct kept_host_call *call)
 }
 
 /* The largest of q.k - lse over the live rows and the group's heads; -inf when every row is empty. */
-static double peak_of(const struct kept_host_call *call, const struct ref_slots *k, uint32_t kv,
-                      uint32_t slot, uint32_t live)
+static double peak_of(const struct kept_host_call *call, const double *k, uint32_t kv,
+                      uint32_t live)
 {
     const struct kept_peak_params *p = call->params;
     uint32_t group = p->n_head / p->n_kv;
@@ -233,9 +234,8 @@ static double peak_of(const struct kept_host_call *call, const struct ref_slots 
         size_t row = p->row_first + i / group, head = kv * group + i % group;
         const float *part = (const float *)call->bind[2] + (row * p->n_head + head) * (p->d + 4);
         const float *q = (const float *)call->bind[0] + row * p->q_stride + head * p->d;
-        double s = dot(k, (uint64_t)kv * p->cap + slot, q) - (part[0] + log(part[1]));
-        if (part[1] > 0 && s > peak)
-            peak = s;
+        if (part[1] > 0)
+            peak = fmax(peak, dot(q, k, p->d) - (part[0] + log(part[1])));
     }
     return peak;
 }
@@ -244,13 +244,16 @@ void ref_attn_peak(const struct kept_host_call *call)
 {
     const struct kept_peak_params *p = call->params;
     uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[4]);
-    struct ref_slots k = {(uint32_t *)call->bind[1], KEPT_FMT_F16, call->keys[KEPT_KEY_ORDER],
-                          p->d};
+    struct ref_slots slots = {(uint32_t *)call->bind[1], KEPT_FMT_F16, call->keys[KEPT_KEY_ORDER],
+                              p->d};
     float *peak = (float *)call->bind[3];
     if (p->d > KEPT_MAX_HEAD_DIM)
         return;
     for (uint32_t i = 0; i < p->n_kv * p->n_slots; i++) {
-        double best = peak_of(call, &k, i / p->n_slots, i % p->n_slots, live);
+        double k[KEPT_MAX_HEAD_DIM];
+        uint32_t kv = i / p->n_slots;
+        ref_slot_load(&slots, (uint64_t)kv * p->cap + i % p->n_slots, k);
+        double best = peak_of(call, k, kv, live);
         if (best > peak[i])
             peak[i] = (float)best;
     }
