@@ -6,7 +6,7 @@
  * round seed = mix(seed, row, format, round): every case can be made again without those before it.
  *
  * What is compared: guards between bindings (unchanged), inputs (unchanged), outputs element by
- * element with the bound of the family (check_matmul.c, check_rows.c, check_slots.c, check_attn.c …),
+ * element with the bound of the family (check_matmul.c, check_rows.c, check_slots.c, and so on),
  * equal bits where there is none.
  */
 #include "tune/check.h"

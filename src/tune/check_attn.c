@@ -6,15 +6,15 @@
  * relative error of
  *     r_t = exp(e_t + e_max) - 1 + the error of exp itself,
  * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The
- * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l, where |v_t| of a quantised slot is what
+ * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l; |v_t| of a quantised slot is what
  * any unpacking adds up (check_store.c). Scores are computed here in double from the same bytes.
  * Prefill and merge rotate the output back by Hadamard where values are quantised: sums of HB
  * elements with their bounds, over sqrt(HB).
  *
  * Decode writes partial results whose form is free: which tiles a split takes, and which m a part
  * refers to. They are brought to one form first: merged, as (log of the sum, 1, output) in the
- * first part, the others zero. Slots that no query of the call attends may hold NaN and Inf (a token
- * that was taken back).
+ * first part, the others zero. Slots that no query of the call attends may hold NaN and Inf (a
+ * token that was taken back).
  */
 #include "tune/check_case.h"
 

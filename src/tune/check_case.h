@@ -132,8 +132,7 @@ void kept_check_weights(struct check_case *c, uint32_t i_bind, uint32_t n_tiles,
 
 /* ---- slots (check_store.c) ---- */
 
-/* A binding of n_slots slots (a multiple of 16) full of canaries. order: KEPT_LANE or KEPT_VECTOR of
- * K, REF_ROWS of V. */
+/* A binding of n_slots slots (a multiple of 16) full of canaries; `form` says all but the words. */
 void kept_check_bind_slots(struct check_case *c, uint32_t i_bind, struct ref_slots form,
                            uint64_t n_slots);
 /* Finite values around `scale` in all slots, quants of every bit pattern; NaN and Inf in one. */

@@ -1,8 +1,8 @@
 /* tune/check_peak.c: cases and bounds of attn_peak.
  *
- * A candidate is q.k - (m + log l): a dot product (as in check_attn.c), a logarithm (Vulkan allows 3
- * units, and 2^-21 near 1; OpenCL 3 units), and sums of the four numbers, 2 u of each. The largest of
- * candidates is off by at most the largest error of any of them.
+ * A candidate is q.k - (m + log l): a dot product (as in check_attn.c), a logarithm (Vulkan allows
+ * 3 units, and 2^-21 near 1; OpenCL 3 units), and sums of the four numbers, 2 u of each. The
+ * largest of candidates is off by at most the largest error of any of them.
  */
 #include "tune/check_case.h"
 

@@ -1,7 +1,7 @@
 /* tune/check_slots.c: cases and bounds of slot_write.
  *
- * Exact: f16 v without bias, and f16 k without bias, norm and rotation, because both sides round the
- * same f32 to f16 (nearest even). Otherwise f32 errors e of an element (bias u; norm as in
+ * Exact: f16 v without bias, and f16 k without bias, norm and rotation, because both sides round
+ * the same f32 to f16 (nearest even). Otherwise f32 errors e of an element (bias u; norm as in
  * check_rows.c; rotation: the angle is a product of two complex numbers, 4 u, and the rotated pair
  * adds 4 more, relative to |a| + |b|; Hadamard as a dot product). Stored values have bounds from
  * these errors by check_store.c.

@@ -2,14 +2,14 @@
  * values that a kernel stores.
  *
  * Bounds of a stored slot. Let x be the exact values of a block of 32, e how far the f32 values of
- * another implementation may be from them. f16: the stored half may fall to the other side, one unit
- * of it more than e. Quantised: slots are compared value by value (scale times quant), and a value
- * may be whatever these ranges allow:
+ * another implementation may be from them. f16: the stored half may fall to the other side, one
+ * unit of it more than e. Quantised: slots are compared value by value (scale times quant), and a
+ * value may be whatever these ranges allow:
  *   d  the largest magnitude lies between max(|x| - e) and max(|x| + e); dividing by 127 or 8 in
- *      f32, by way of a reciprocal at worst, adds 8 units. q4_0 takes the sign of d from the element
- *      of largest magnitude: both signs are allowed where elements of both can be it.
- *   q  every integer that (x ± e) / d rounds to, for d in its range; quotient and offset add 12 units
- *      of the quotient and 16 of 1.
+ *      f32, by way of a reciprocal at worst, adds 8 units. q4_0 takes the sign of d from the
+ *      element of largest magnitude: both signs are allowed where elements of both can be it.
+ *   q  every integer that (x ± e) / d rounds to, for d in its range; quotient and offset add 12
+ *      units of the quotient and 16 of 1.
  *   s  the f16 of every d in its range.
  * The bound is the largest distance of any s * q from the reference's value. Where no boundary is
  * near, each range holds one number and the bound is 0.

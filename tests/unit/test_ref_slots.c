@@ -214,7 +214,7 @@ struct store {
     uint32_t step[KEPT_STEP_TOKENS + 2 * N_TOKENS];
 };
 
-/* One KV head in slots 64 … 191: three kept slots that weigh nothing, tokens from position 5 on. */
+/* One KV head in slots 64 … 191: three kept slots without weight, then tokens from position 5. */
 static void prepare(struct store *s, uint32_t seed)
 {
     memset(s, 0, sizeof *s);

@@ -223,7 +223,8 @@ void ref_attn_merge(const struct kept_host_call *call)
     }
 }
 
-/* The largest of q.k - lse over the live rows and the group's heads; -inf when every row is empty. */
+/* The largest of q.k - lse over the live rows and the group's heads; -inf when all rows are empty.
+ */
 static double peak_of(const struct kept_host_call *call, const double *k, uint32_t kv,
                       uint32_t live)
 {

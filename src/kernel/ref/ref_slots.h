@@ -1,8 +1,8 @@
 /* kernel/ref/ref_slots.h: what the references of slots share: one slot's K or V of any type as
  * double[d] from and to its tile, the rotations of a head (Hadamard, RoPE), the heads table, meta.
  *
- * params.h, section "slots", has the layouts. Slot numbers here count from the start of the binding:
- * h * cap + s in a plain store, FIRST + s in a budgeted one.
+ * params.h, section "slots", has the layouts. Slot numbers here count from the start of the
+ * binding: h * cap + s in a plain store, FIRST + s in a budgeted one.
  */
 #ifndef KEPT_KERNEL_REF_REF_SLOTS_H
 #define KEPT_KERNEL_REF_REF_SLOTS_H
@@ -66,8 +66,8 @@ struct ref_head {
     uint32_t scored, evicted;
 };
 struct ref_head ref_head_at(const uint32_t *heads, uint32_t kv_head, uint32_t total);
-/* Slots before position `end`: min(CAP, BASE + max(0, end - EDGE)). A query at p sees those of end =
- * p + 1, maintenance at E those of end = E. */
+/* Slots before position `end`: min(CAP, BASE + max(0, end - EDGE)). A query at p sees those of end
+ * = p + 1, maintenance at E those of end = E. */
 uint32_t ref_head_count(const struct ref_head *h, int64_t end);
 
 /* Places in meta of slot first + s. */
