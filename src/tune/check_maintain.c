@@ -116,7 +116,7 @@ static void pick_head(struct check_case *c, struct check_store *st, uint32_t h)
     int64_t free = (int64_t)st->block.end - st->count[h];
     head->shift =
         free > 0 && kept_check_chance(c, 40) ? (int32_t)kept_check_range(c, 0, (uint32_t)free) : 0;
-    head->scored = kept_check_range(c, 0, 1);
+    head->scored = bench ? 0 : kept_check_range(c, 0, 1);
     head->evicted = kept_check_range(c, 0, 100000);
 }
 
@@ -262,7 +262,7 @@ void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_s
     for (uint32_t h = 0; h < st->n_kv; h++) {
         uint32_t *t = tables + h * stride;
         fill_moves(c, t, pos, st, h);
-        t[KEPT_MOVES_ROTATE] = rotate && kept_check_chance(c, 70);
+        t[KEPT_MOVES_ROTATE] = rotate && (c->model != NULL || kept_check_chance(c, 70));
         kept_check_heads_after(st, h, t[KEPT_MOVES_M]);
     }
 }
