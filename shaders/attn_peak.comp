@@ -2,8 +2,8 @@
 // attn_peak: calibration: the largest log weight that each slot received (params.h:
 // kept_peak_params).
 //
-// Group: 64 slots (x) of one KV head (y). A lane takes slots lane, lane + WG, … Columns (a query head
-// of the KV head, of a live row) pass through shared memory COLS at a time.
+// Group: 64 slots (x) of one KV head (y). A lane takes slots lane, lane + WG, … Columns (a query
+// head of the KV head, of a live row) pass through shared memory COLS at a time.
 // Keys: WG lanes; ORDER of the K records; D head size.
 
 layout(constant_id = 1) const uint ORDER = 0;

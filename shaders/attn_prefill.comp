@@ -5,8 +5,8 @@
 // group attends are not visited. The work: common/attention.glsl.
 //
 // Keys: WG lanes, 8 to 64; ORDER of the K records; D head size; G query heads a pass; GENERAL where
-// slots are; KT, VT types of K and V; BQ rows a group. Shared memory: BQ * G * (D + T + 9) floats and T more, T =
-// min(max(WG, 32), 64).
+// slots are; KT, VT types of K and V; BQ rows a group. Shared memory: BQ * G * (D + T + 9) floats
+// and T more, T = min(max(WG, 32), 64).
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;

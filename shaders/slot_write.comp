@@ -1,6 +1,6 @@
 #version 450
-// slot_write: bias, QK norm and rotation of q and k heads; q back in place, k and v into their slots
-// (params.h: kept_slot_write_params).
+// slot_write: bias, QK norm and rotation of q and k heads; q back in place, k and v into their
+// slots (params.h: kept_slot_write_params).
 //
 // Group: one head (y) of one row (x): y < n_head a q head, else the k and v head y - n_head. A head
 // lives in shared memory between the stages; a lane takes elements or pairs lane, lane + WG, …

@@ -6,8 +6,8 @@
 //   scores    lane = slot (SPL slots a lane in small groups): K record, q from shared memory
 //   maxima    8 threads a column over the tile
 //   weights   lane = slot: exp(score - m), over the scores
-//   outputs   lane = unit of d: a pair of f16, a quad of other types (long d: UPL units a lane; short
-//             d: SP shares of the slots)
+//   outputs   lane = unit of d: a pair of f16, a quad of other types (long d: UPL units a lane;
+//             short d: SP shares of the slots)
 // Slots are numbered from the head's first one; place t of a plain head is position t in slot t %
 // cap, of a budgeted head it is slot t.
 //

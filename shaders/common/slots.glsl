@@ -88,8 +88,8 @@ float kept_k_scale(uint tile, uint b, uint row)
     return kept_block_scale(k1[kept_k_scale_at(tile, b >> 1, row)], b);
 }
 
-// Quad j (0…3) of half h of a block of 32, not scaled, from the words of its group: 2b + h (q8_0) or
-// b (q4_0).
+// Quad j (0…3) of half h of a block of 32, not scaled, from the words of its group: 2b + h (q8_0)
+// or b (q4_0).
 vec4 kept_k_quad(uvec4 words, uint h, uint j)
 {
     return KT == KEPT_Q8 ? kept_signed_bytes(words[j]) : kept_nibble_quad(words[j], h);
