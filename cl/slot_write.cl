@@ -1,7 +1,8 @@
 /* slot_write: QK norm, rotary embedding, K and V into their slots (kept_slot_write_params).
  *
- * A group has one head of one row: y < n_head a q head, else K and V of KV head y - n_head. The head
- * is in x while it is worked on; a lane has elements LID, LID + WG, … until pairs are rotated.
+ * A group has one head of one row: y < n_head a q head, else K and V of KV head y - n_head. q, or k
+ * and v, are in x while they are worked on; a lane has elements LID, LID + WG, … until pairs are
+ * rotated. All groups meet at the same barriers.
  */
 #include "common/kept.clh"
 #include "common/slots.clh"
@@ -44,12 +45,11 @@ static void head_rotate(SHARED float *x, __global const float *table, int positi
                         const struct kept_slot_write_params *p)
 {
     uint n_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->n_rot, half_rot = n_rot / 2;
+    bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
     int row_hi = 256 + (int)p->hi_bias + (position >> 8);
     __global const float *lo = table + (ulong)(position & 255) * n_rot;
     __global const float *hi = table + (ulong)row_hi * n_rot;
-    SYNC();
     for (uint i = LID; i < half_rot; i += WG) {
-        bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
         uint at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half_rot;
         float2 s = vload2(i, lo), t = vload2(i, hi);
         float c = s.x * t.x - s.y * t.y, sn = s.x * t.y + s.y * t.x;
@@ -57,16 +57,13 @@ static void head_rotate(SHARED float *x, __global const float *table, int positi
         x[at_a] = a * c - b * sn;
         x[at_b] = a * sn + b * c;
     }
-    SYNC();
-    if (ROTATED(KT))
-        hadamard(x, p->d, p->d);
 }
 
 /* Where a KV head has the token at `position`: a slot of the store. */
 struct home {
     bool there;
     ulong slot;
-    int shift; /* RoPE turns by position - shift */
+    int turn; /* the position of RoPE */
 };
 
 static struct home home_of(__global const uint *heads, uint kv, int position,
@@ -76,28 +73,33 @@ static struct home home_of(__global const uint *heads, uint kv, int position,
 #if STORE == KEPT_SLOTS_PLAIN
     h.there = true;
     h.slot = (ulong)kv * p->cap + (uint)position % p->cap;
-    h.shift = 0;
+    h.turn = position;
 #else
     struct extent e = extent_of(heads, kv, p->cap);
     uint since = (uint)position - (uint)e.edge;
     h.there = position >= e.edge && since < e.cap - e.base;
     h.slot = e.first + e.base + since;
-    h.shift = e.shift;
+    h.turn = (int)((uint)position - (uint)e.shift);
 #endif
     return h;
 }
 
-/* Of a q head at v: the copy of queries, then the rotated head back. */
-static void query_finish(SHARED float *x, __global float *v, __global float *queries,
-                         __global const float *table, int position,
-                         const struct kept_slot_write_params *p)
+/* k and v of a KV head, in x one after the other, into their slot. */
+static void slot_store(SHARED const float *x, __global uint *k_slots, __global uint *v_slots,
+                       __global uint *meta, const struct home *home,
+                       const struct kept_slot_write_params *p)
 {
-    if (p->queries_rows != 0)
-        for (uint i = LID; i < p->d; i += WG)
-            queries[i] = x[i];
-    head_rotate(x, table, position, p);
-    for (uint i = LID; i < p->d; i += WG)
-        v[i] = x[i] * p->q_scale;
+    ulong tile = home->slot / 16;
+    key_store(k_slots + tile * KEPT_TILE_WORDS(KT, p->d), p->d, home->slot % 16, x);
+    value_store(v_slots + tile * KEPT_TILE_WORDS(VT, p->d), p->d, home->slot % 16, x + p->d);
+#if STORE != KEPT_SLOTS_PLAIN
+    if (LID == 0) {
+        meta[home->slot] = (uint)home->turn;
+        meta[p->cap + home->slot] = as_uint(0.0f);
+        if (STORE == KEPT_SLOTS_RULE)
+            meta[2ul * p->cap + home->slot] = 0x7fffffffu;
+    }
+#endif
 }
 
 __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *table,
@@ -108,45 +110,39 @@ __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *t
                                     __global const uint *step,
                                     const struct kept_slot_write_params p)
 {
-    SHARED float x[MAX_D];
+    SHARED float x[2 * MAX_D];
 #if QKNORM
     SHARED float scratch[WG];
 #endif
     if (get_group_id(0) >= LIVE_ROWS(step, p))
         return;
-    uint row = p.row_first + get_group_id(0), y = get_group_id(1);
+    uint row = p.row_first + get_group_id(0), y = get_group_id(1), d = p.d;
     bool is_q = y < p.n_head;
     uint kv = is_q ? y / (p.n_head / p.n_kv) : y - p.n_head;
     int position = (int)step[KEPT_STEP_TOKENS + p.chunk + row];
     struct home home = home_of(heads, kv, position, &p);
-    int turn = (int)((uint)position - (uint)home.shift);
-    __global float *v = qkv + (ulong)row * p.qkv_stride + y * p.d;
-    head_load(x, v, bias + y * p.d, p.d);
+    __global float *v = qkv + (ulong)row * p.qkv_stride + y * d;
+    head_load(x, v, bias + y * d, d);
+    if (!is_q)
+        head_load(x + d, v + p.n_kv * d, bias + (y + p.n_kv) * d, d);
 #if QKNORM
     head_norm(x, is_q ? wq : wk, scratch, &p);
 #endif
-    if (is_q) {
-        uint at = p.queries_rows != 0 ? (uint)position % p.queries_rows : 0;
-        query_finish(x, v, queries + ((ulong)at * p.n_head + y) * p.d, table, turn, &p);
-        return;
+    if (is_q && p.queries_rows != 0) {
+        uint at = (uint)position % p.queries_rows;
+        for (uint i = LID; i < d; i += WG)
+            queries[((ulong)at * p.n_head + y) * d + i] = x[i];
     }
-    if (!home.there)
-        return;
-    uint in_tile = home.slot % 16;
-    head_rotate(x, table, turn, &p);
-    key_store(k_slots + home.slot / 16 * KEPT_TILE_WORDS(KT, p.d), p.d, in_tile, x);
     SYNC();
-    head_load(x, v + p.n_kv * p.d, bias + (y + p.n_kv) * p.d, p.d);
+    head_rotate(x, table, home.turn, &p);
     SYNC();
+    if (ROTATED(KT))
+        hadamard(x, d, d);
     if (ROTATED(VT))
-        hadamard(x, p.d, p.d);
-    value_store(v_slots + home.slot / 16 * KEPT_TILE_WORDS(VT, p.d), p.d, in_tile, x);
-#if STORE != KEPT_SLOTS_PLAIN
-    if (LID == 0) {
-        meta[home.slot] = (uint)turn;
-        meta[p.cap + home.slot] = as_uint(0.0f);
-        if (STORE == KEPT_SLOTS_RULE)
-            meta[2ul * p.cap + home.slot] = 0x7fffffffu;
-    }
-#endif
+        hadamard(x + d, is_q ? 0 : d, d);
+    if (is_q)
+        for (uint i = LID; i < d; i += WG)
+            v[i] = x[i] * p.q_scale;
+    else if (home.there)
+        slot_store(x, k_slots, v_slots, meta, &home, &p);
 }
