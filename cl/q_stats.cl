@@ -1,8 +1,8 @@
 /* q_stats: the queries of a block into the sums of their head (kept_stats_params).
  *
  * Group (x, y): query head x, elements 16y … 16y + 15 of one factor of the products. The sums of
- * products are symmetric, so they are taken as columns of the matrix: a lane has whole vectors of 16
- * and COLUMNS of them at once.
+ * products are symmetric, so they are taken as columns of the matrix: a lane has vectors of 16, and
+ * COLUMNS of them at once.
  */
 #include "common/kept.clh"
 

@@ -10,7 +10,7 @@
 #define BAND (WG == 1 ? 8 : 4)
 
 /* Multiplies the keys by Hadamard. All lanes; ends with SYNC. */
-static void tile_hadamard(TILE y)
+MEETING void tile_hadamard(TILE y)
 {
     const uint block = D & -D;
     for (uint half_len = 1; half_len < block; half_len *= 2) {
@@ -27,8 +27,8 @@ static void tile_hadamard(TILE y)
 
 /* Turns the keys back by the mean rotation of positions `position` … + 511. All lanes; ends with
  * SYNC. */
-static void turn_back(TILE y, __global const float *table, int position,
-                      const struct kept_score_params *p)
+MEETING void turn_back(TILE y, __global const float *table, int position,
+                       const struct kept_score_params *p)
 {
     uint half_rot = p->n_rot / 2;
     bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
@@ -142,8 +142,9 @@ __kernel KEPT_GROUP void score_expected(__global const uint *k_slots, __global c
     uint count = min(count_before(&e, end), p.z_stride);
     int position = (int)end - e.shift;
     bool turns = p.rope_pairs != KEPT_ROPE_NONE && p.n_rot > 0;
-    if (count <= head_word(heads, kv, KEPT_HEAD_BUDGET) ||
-        (turns && (position >> 8) < -(int)p.hi_bias))
+    int row_hi = 256 + (int)p.hi_bias + (position >> 8);
+    bool in_table = row_hi >= 256 && row_hi <= (int)p.mean_row; /* the mean comes after them */
+    if (count <= head_word(heads, kv, KEPT_HEAD_BUDGET) || (turns && !in_table))
         return;
     uint from = scored_from(heads, kv, end, count, add_sat(p.window, p.row_cap), p.refresh);
     uint first = max(from / 16, (uint)get_group_id(0) * 4);

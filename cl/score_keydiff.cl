@@ -5,15 +5,14 @@
 #include "common/kept.clh"
 #include "common/retain.clh"
 
-/* The keys of tile t and 1 / |k| of its slots, 0 where that is not above 0 or the slot not there. */
-static I tile_of_head(__global const uint *k, uint t, uint count, TILE y)
+/* The keys of tile t, 0 where a slot is not there. All lanes; ends with SYNC. */
+MEETING void tile_of_head(__global const uint *k, uint t, uint count, TILE y)
 {
     I there = (int)(t * 16 + OWN_SLOT) + IOTA < (int)count;
 #if KEPT_V == 1
     there = -there;
 #endif
     tile_load(k + (ulong)t * KEPT_TILE_WORDS(KT, D), there, y);
-    return there;
 }
 
 static F inverse_length(F square)

@@ -85,4 +85,5 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
         weight[r] += gain;
         score[r] *= 1.0f + total;
     }
+    MEET_AT_END();
 }

@@ -5,11 +5,11 @@
 #include "common/kept.clh"
 #include "common/retain.clh"
 
-/* RoPE by delta positions. All lanes; ends with SYNC. */
-static void turn(SHARED float *x, __global const float *table, int delta,
-                 const struct kept_rotate_params *p)
+/* RoPE by delta positions, where it turns. All lanes; ends with SYNC. */
+MEETING void turn(SHARED float *x, __global const float *table, int delta,
+                  const struct kept_rotate_params *p)
 {
-    uint half_rot = p->n_rot / 2;
+    uint half_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->n_rot / 2;
     bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
     __global const float *lo = table + (ulong)(delta & 255) * p->n_rot;
     __global const float *hi = table + (ulong)(256 + (int)p->hi_bias + (delta >> 8)) * p->n_rot;
@@ -40,23 +40,24 @@ __kernel KEPT_GROUP void slot_rotate(__global uint *k_slots, __global int *meta,
     __global int *pos = meta + e.first;
     __global const int *new_pos = z + (ulong)kv * p.z_head_stride;
     __global uint *tile = k_slots + (ulong)((e.first + first) / 16) * KEPT_TILE_WORDS(KT, D);
-    long least = -256l * p.hi_bias;
+    bool turns = p.rope_pairs != KEPT_ROPE_NONE;
     for (uint s = first; s < end; s++) {
         long delta = (long)new_pos[s] - pos[s];
-        SYNC_GLOBAL(); /* all lanes know delta; x is free */
-        if (delta == 0 || delta < least || delta > 255)
-            continue;
-        if (p.rope_pairs != KEPT_ROPE_NONE) {
-            key_load(tile, D, s % 16, x);
-            SYNC_GLOBAL(); /* lanes store other words than they read */
+        bool moves = delta != 0 && delta >= -256l * p.hi_bias && delta <= 255;
+        if (WG == 1 && !moves)
+            continue; /* lanes meet for every slot: PoCL 3.1 loses barriers under a condition */
+        key_load(tile, D, s % 16, x);
+        SYNC_GLOBAL();                          /* delta and the key have been read */
+        for (uint side = 0; side < 2; side++) { /* into plain elements and back */
             if (ROTATED(KT))
                 hadamard(x, D, D);
-            turn(x, table, (int)delta, &p);
-            if (ROTATED(KT))
-                hadamard(x, D, D);
-            key_store(tile, D, s % 16, x);
+            if (side == 0)
+                turn(x, table, turns && moves ? (int)delta : 0, &p);
         }
-        if (LID == 0)
+        if (turns && moves)
+            key_store(tile, D, s % 16, x);
+        if (LID == 0 && moves)
             pos[s] = new_pos[s];
+        SYNC(); /* x is free */
     }
 }

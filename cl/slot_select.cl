@@ -35,7 +35,7 @@ struct head {
     __global const float *bias;
 };
 
-static float group_max(F v, SHARED float *scratch)
+MEETING float group_max(F v, SHARED float *scratch)
 {
 #if WG == 1
     return max16(v);
@@ -55,7 +55,7 @@ static float group_max(F v, SHARED float *scratch)
 #endif
 }
 
-static float group_total(F v, SHARED float *scratch)
+MEETING float group_total(F v, SHARED float *scratch)
 {
 #if WG == 1
     return sum16(v);
@@ -67,8 +67,8 @@ static float group_total(F v, SHARED float *scratch)
 /* ---- scores of expected attention ---- */
 
 /* top and lse of a query head over all slots. */
-static void sum_up(const struct head *h, __global const float *z, __global float *stats, uint d,
-                   SHARED float *scratch)
+MEETING void sum_up(const struct head *h, __global const float *z, __global float *stats, uint d,
+                    SHARED float *scratch)
 {
     F top = (F)(-INFINITY), most = top, sum = (F)(0.0f);
     for (uint s = LID * KEPT_V; s < h->count; s += STRIDE) {
@@ -88,15 +88,15 @@ static void sum_up(const struct head *h, __global const float *z, __global float
     }
 }
 
-static void score_slots(const struct head *h, __global float *stats, uint from,
-                        const struct kept_select_params *p, SHARED float *scratch)
+MEETING void score_slots(const struct head *h, __global float *stats, uint from,
+                         const struct kept_select_params *p, SHARED float *scratch)
 {
     uint group = p->n_head / p->n_kv;
     ulong stride = KEPT_STATS_STRIDE((ulong)p->d);
-    for (uint g = 0; from == 0 && g < group; g++)
+    for (uint g = 0; h->m > 0 && from == 0 && g < group; g++)
         sum_up(h, h->z + (ulong)g * p->z_stride, stats + g * stride, p->d, scratch);
     SYNC_GLOBAL();
-    for (uint s = from + LID * KEPT_V; s < h->count; s += STRIDE) {
+    for (uint s = from + LID * KEPT_V; h->m > 0 && s < h->count; s += STRIDE) {
         uint n = h->count - s;
         F bias = load_some(h->bias + s, n, 0.0f), mean = (F)(0.0f), sum = (F)(0.0f);
         for (uint g = 0; g < group; g++) {
@@ -144,7 +144,7 @@ static uint rank_of(const struct head *h, uint s)
 }
 
 /* How many of slots sinks … C-1 have a rank below this one. */
-static uint count_below(const struct head *h, uint sinks, uint rank, const struct meeting *at)
+MEETING uint count_below(const struct head *h, uint sinks, uint rank, const struct meeting *at)
 {
 #if WG == 1
     int16 sum = 0; /* -1 for each */
@@ -174,15 +174,15 @@ static uint count_below(const struct head *h, uint sinks, uint rank, const struc
 }
 
 /* The m slots that go, ascending, into at->gone and the list; their positions are gone. */
-static void choose(const struct head *h, uint sinks, __global uint *evicted,
-                   const struct meeting *at)
+MEETING void choose(const struct head *h, uint sinks, __global uint *evicted,
+                    const struct meeting *at)
 {
     uint rank = 0; /* the largest with fewer than m below it: the m-th lowest */
     for (uint bit = 0x80000000u; bit != 0; bit /= 2)
         if (count_below(h, sinks, rank | bit, at) < h->m)
             rank |= bit;
     uint missing = h->m - count_below(h, sinks, rank, at);
-    uint stretch = (h->c - sinks + WG - 1) / WG;
+    uint stretch = (max(h->c, sinks) - sinks + WG - 1) / WG;
     uint first = min(sinks + LID * stretch, h->c), end = min(first + stretch, h->c);
     uint n_less = 0, n_equal = 0;
 #if WG > 1
@@ -263,7 +263,7 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
     struct meeting at = {gone, less, equal, scratch};
     if (!BLOCK_IS_LIVE(step, p))
         return;
-    uint kv = get_group_id(0), group = p.n_head / p.n_kv, block = p.row_cap, fills = 0;
+    uint kv = get_group_id(0), group = p.n_head / p.n_kv, block = p.row_cap;
     uint budget = head_word(heads, kv, KEPT_HEAD_BUDGET);
     struct head h;
     h.e = extent_of(heads, kv, p.total);
@@ -284,14 +284,14 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
         moves[i] = 0;
     uint from = scored_from(heads, kv, h.end, h.count, add_sat(p.window, block), p.refresh);
     SYNC_GLOBAL(); /* the table has been read, moves is empty */
-    if (h.m > 0) {
-        if (SCORER == KEPT_SCORER_EXPECTED)
-            score_slots(&h, stats + (ulong)kv * group * KEPT_STATS_STRIDE(p.d), from, &p, scratch);
-        __global uint *evicted = moves + KEPT_MOVES_LISTS;
-        choose(&h, p.sinks, evicted, &at);
-        if (LID == 0)
-            fills = fill(&h, gone, evicted + block, evicted + 2 * block);
-    }
-    if (LID == 0)
+    /* No slot to go: all of it runs all the same, without an effect. */
+    if (SCORER == KEPT_SCORER_EXPECTED)
+        score_slots(&h, stats + (ulong)kv * group * KEPT_STATS_STRIDE(p.d), from, &p, scratch);
+    __global uint *evicted = moves + KEPT_MOVES_LISTS;
+    choose(&h, p.sinks, evicted, &at);
+    if (LID == 0) {
+        uint fills = fill(&h, gone, evicted + block, evicted + 2 * block);
         conclude(&h, fills, heads + kv * KEPT_HEAD_WORDS, moves, &p);
+    }
+    MEET_AT_END();
 }
