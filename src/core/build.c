@@ -8,6 +8,7 @@
  *   y    block output before its post-norm (families with post-norms)
  *   h    gated feed-forward, operand [rows][n_ff + sums]
  *   gu   gate and up apart            [rows][2 n_ff], when their formats differ
+ *   alpha scores of the rows' own tokens, where they are given at birth [rows][n_kv]
  *   hn   normed rows whose logits are wanted
  *
  * A layer is: QKV, rotate + write slots, attention (+ merge in decode), output + residual, norm,
@@ -20,7 +21,7 @@
 #include "base/status.h"
 
 struct layer_rows {
-    struct kept_rows_of x, xn, qkv, part, ao, y, h, gu;
+    struct kept_rows_of x, xn, qkv, part, ao, y, h, gu, alpha;
     struct kept_emit_scratch scratch; /* of maintenance; regions only where a block fits */
 };
 
@@ -61,6 +62,8 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
         kept_emit_slot_write(e, i_layer, rows->qkv, span);
+        if (layer->alpha.n_pieces)
+            kept_emit_birth(e, i_layer, rows->alpha, span);
         kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
                             span);
         if (layer->budgeted && span.cap == e->plan->retention.block)
@@ -68,6 +71,17 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     }
     if (peaks)
         kept_emit_peaks(e, i_layer, rows->qkv, rows->part);
+}
+
+/* The products that scores given at birth are made of. */
+static void emit_alpha(struct kept_emitter *e, const struct kept_layer_plan *layer,
+                       const struct layer_rows *rows)
+{
+    if (layer->alpha.n_pieces)
+        kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->alpha,
+                                                         .x = rows->xn,
+                                                         .y = rows->alpha,
+                                                         .epilogue = KEPT_EPI_STORE});
 }
 
 static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
@@ -118,6 +132,7 @@ static void emit_layer(struct kept_emitter *e, uint32_t i, const struct layer_ro
     uint32_t next_norm = last ? KEPT_NO_REGION : plan->layers[i + 1].attn_norm;
 
     emit_qkv(e, layer, rows);
+    emit_alpha(e, layer, rows);
     emit_attention(e, i, rows);
     emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->o, .x = rows->ao}, rows,
                    layer->attn_post_norm, layer->ffn_norm);
@@ -152,10 +167,11 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     uint32_t k = plan->shape->n_embd, heads = layer->n_head * layer->d;
     struct layer_rows rows = {
         .part = {KEPT_NO_REGION, 0}, .y = {KEPT_NO_REGION, 0}, .gu = {KEPT_NO_REGION, 0}};
-    bool post = false, apart = false;
+    bool post = false, apart = false, alpha = false;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
         apart |= plan->layers[i].n_gate_up == 2;
+        alpha |= plan->layers[i].alpha.n_pieces != 0;
     }
     rows.x = kept_emit_rows(e, "x", n, k);
     rows.xn = kept_emit_operand(e, "xn", n, k);
@@ -170,6 +186,8 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
     if (apart)
         rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
+    if (alpha)
+        rows.alpha = kept_emit_rows(e, "alpha", n, (layer->n_kv + 3) / 4 * 4);
     if (plan->retention.on && n >= plan->retention.block)
         rows.scratch = kept_emit_make_scratch(e);
     return rows;

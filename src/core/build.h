@@ -71,6 +71,9 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
  * rows; part holds its sums. */
 void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                      struct kept_rows_of part);
+/* Scores of rows whose slots were written, from alpha (params.h, slot_birth). */
+void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of alpha,
+                     struct kept_emit_span rows);
 /* The maintenance of a budgeted layer's block of rows. */
 struct kept_emit_scratch {
     struct kept_rows_of z, moves, near;

@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "base/str.h"
+#include "core/sidecar_internal.h"
 
 struct kept_bind kept_session_bind(const struct kept_session *session, uint32_t region)
 {
@@ -102,6 +103,45 @@ static kept_status write_rope_tables(struct kept_session *session, struct kept_e
         kept_free(factors);
         kept_free(table);
     }
+    return status;
+}
+
+/* The gate of a layer: rows of the sidecar, re-laid, and its biases. */
+static kept_status write_gate(struct kept_session *session, uint32_t i, struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    const struct kept_sidecar *sidecar = plan->params.retain.sidecar;
+    const struct kept_layer_plan *layer = &plan->layers[i];
+    const struct kept_matrix *alpha = &layer->alpha;
+    uint32_t record_words = alpha->record.n_words;
+    const float *rows = sidecar->gate + (size_t)i * alpha->n_rows * alpha->k;
+    uint32_t *record = kept_alloc(record_words * sizeof *record);
+    kept_status status =
+        record ? KEPT_OK : kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for the gate");
+    for (uint32_t row = 0; row < alpha->n_rows && status == KEPT_OK; row += KEPT_TILE_ROWS) {
+        uint32_t left = alpha->n_rows - row;
+        kept_relay_tile(KEPT_FORMAT_F32, (enum kept_order)plan->profile.word_order,
+                        (const uint8_t *)(rows + (size_t)row * alpha->k),
+                        left < KEPT_TILE_ROWS ? left : KEPT_TILE_ROWS, alpha->k, record);
+        status = kept_session_write(session, alpha->pieces[0].region,
+                                    (uint64_t)row / KEPT_TILE_ROWS * record_words * 4, record,
+                                    record_words * 4ull, err);
+    }
+    if (status == KEPT_OK)
+        status = kept_session_write(session, layer->alpha_bias, 0,
+                                    sidecar->gate_bias + (size_t)i * alpha->n_rows,
+                                    alpha->n_rows * sizeof(float), err);
+    kept_free(record);
+    return status;
+}
+
+static kept_status write_gates(struct kept_session *session, struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    kept_status status = KEPT_OK;
+    for (uint32_t i = 0; i < plan->shape->n_layers && status == KEPT_OK; i++)
+        if (plan->layers[i].alpha.n_pieces && plan->retention.scorer == KEPT_SCORER_BY_GATE)
+            status = write_gate(session, i, err);
     return status;
 }
 
@@ -264,6 +304,8 @@ static kept_status build_session(struct kept_session *session, kept_progress_fn 
         status = kept_session_load_weights(session, progress, user, err);
     if (status == KEPT_OK)
         status = write_rope_tables(session, err);
+    if (status == KEPT_OK)
+        status = write_gates(session, err);
     if (status == KEPT_OK)
         status = record_programs(session, progress, user, err);
     if (status == KEPT_OK)

@@ -42,6 +42,35 @@ static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
     return (struct kept_arg){region, 0, e->plan->regions[region].bytes};
 }
 
+void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of alpha,
+                     struct kept_emit_span rows)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    struct kept_call call = {.id = KEPT_KERNEL_SLOT_BIRTH};
+    struct kept_birth_params params = {.rows_at = KEPT_STEP_ROWS,
+                                       .row_first = rows.first,
+                                       .row_cap = rows.cap,
+                                       .chunk = e->plan->params.chunk_tokens,
+                                       .n_kv = layer->store.n_kv,
+                                       .total = layer->store.total,
+                                       .alpha_stride = alpha.stride,
+                                       .alpha_step = 1,
+                                       .scale = 1};
+    bool biased = layer->alpha_bias != KEPT_NO_REGION;
+    memcpy(call.keys, kept_kernel_row(call.id)->key_defaults, sizeof call.keys);
+    call.keys[0] = e->plan->tuning.retain_wg;
+    call.keys[KEPT_KEY_BIRTH_BIAS] = biased;
+    call.args[0] = whole(e, alpha.region);
+    call.args[1] = biased ? whole(e, layer->alpha_bias) : layer->store.heads_table;
+    call.args[2] = layer->store.scores;
+    call.args[3] = layer->store.meta;
+    call.args[4] = layer->store.heads_table;
+    call.args[5] = whole(e, e->plan->step);
+    kept_emit_call(e, &call, &params, 0);
+}
+
 void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,
                         const struct kept_emit_scratch *scratch, uint32_t row_first)
 {

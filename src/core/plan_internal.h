@@ -99,6 +99,8 @@ struct kept_layer_plan {
     bool budgeted; /* a store with heads of different size; slots are evicted */
     struct kept_store store;               /* budgeted: its slots and where they are */
     uint32_t meta, scores, stats, queries; /* regions of a budgeted store, or KEPT_NO_REGION */
+    struct kept_matrix alpha;              /* scores given at birth: [n_kv] rows; no pieces: none */
+    uint32_t alpha_bias;                   /* region, or KEPT_NO_REGION */
     uint32_t peaks;                        /* calibration: region, or KEPT_NO_REGION */
 };
 
@@ -179,6 +181,8 @@ void kept_plan_retention(struct kept_plan *plan); /* plan_retain.c: what was ask
  * regions too, what its maintenance calls name. */
 void kept_plan_store(struct kept_plan *plan, uint32_t layer);
 void kept_plan_store_args(struct kept_plan *plan, uint32_t layer);
+/* plan_birth.c: what gives a budgeted layer's tokens their scores when they are written. */
+void kept_plan_birth(struct kept_plan *plan, uint32_t layer);
 void kept_build_programs(struct kept_plan *plan); /* build.c: calls and activation regions */
 /* pack.c: offsets of one program's activations; returns the bytes they need together. *lower_bound:
  * alive at once. */

@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "core/sidecar_internal.h"
 
 #define DEFAULT_PROTECT 128u
 #define DEFAULT_SINKS   4u
@@ -132,6 +133,7 @@ static void check_gate(struct kept_plan *plan)
 {
     const struct kept_retention *r = &plan->retention;
     const kept_sidecar *sidecar = plan->params.retain.sidecar;
+    const struct kept_shape *shape = plan->shape;
     if (r->mode != KEPT_RETAIN_SCORED || r->scorer != KEPT_SCORER_BY_GATE)
         return;
     if (r->window == 0)
@@ -142,6 +144,13 @@ static void check_gate(struct kept_plan *plan)
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
                        "the gate comes from a sidecar, and %s: kept fit --gate makes one",
                        sidecar ? "this one has none" : "there is none");
+    else if (sidecar->info.n_layers != shape->n_layers ||
+             sidecar->info.n_kv != shape->layers[0].n_kv || sidecar->n_embd != shape->n_embd)
+        kept_plan_fail(plan, KEPT_E_MISMATCH,
+                       "the gate is for %u layers, %u KV heads and %u elements; the model has %u, "
+                       "%u and %u",
+                       sidecar->info.n_layers, sidecar->info.n_kv, sidecar->n_embd, shape->n_layers,
+                       shape->layers[0].n_kv, shape->n_embd);
 }
 
 void kept_plan_retention(struct kept_plan *plan)

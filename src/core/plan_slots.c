@@ -66,10 +66,12 @@ static void plan_layer_slots(struct kept_plan *plan, uint32_t i)
     const struct kept_layer *layer = &plan->shape->layers[i];
     struct kept_layer_plan *out = &plan->layers[i];
     uint64_t slots;
-    out->meta = out->scores = out->stats = out->queries = out->peaks = KEPT_NO_REGION;
+    out->meta = out->scores = out->stats = out->queries = out->peaks = out->alpha_bias =
+        KEPT_NO_REGION;
     out->budgeted = plan->retention.on && layer->window == 0;
     if (out->budgeted) {
         kept_plan_store(plan, i);
+        kept_plan_birth(plan, i);
         slots = out->cap = out->store.total;
     } else {
         out->cap = slots_of_layer(plan, layer, &out->ring);

@@ -200,6 +200,29 @@ static void check_slot_write(struct check *c, const struct kept_slot_write_param
     need(c, 10, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
 }
 
+static void check_birth(struct check *c, const struct kept_birth_params *p)
+{
+    uint64_t rows = check_rows(c, 5, p->rows_at, p->row_first, p->row_cap);
+    bool dms = c->keys[KEPT_KEY_BIRTH_DMS] != 0;
+    check_heads(c, p->n_kv, p->n_kv, 32, p->total);
+    at_most(c, "chunk", p->chunk, MAX_COUNT);
+    at_most(c, "alpha_stride", p->alpha_stride, MAX_COUNT);
+    at_most(c, "alpha_first", p->alpha_first, MAX_COUNT);
+    at_most(c, "alpha_step", p->alpha_step, MAX_COUNT);
+    at_most(c, "alpha_rows", p->alpha_rows, KEPT_MAX_BLOCK);
+    at_most(c, "shift", p->shift, 1);
+    at_most(c, "window", p->window, MAX_COUNT);
+    need_rows(c, 0, p->alpha_rows != 0 ? p->alpha_rows : rows, p->alpha_stride,
+              p->alpha_first + (p->n_kv - 1ull) * p->alpha_step + 1);
+    if (c->keys[KEPT_KEY_BIRTH_BIAS] != 0)
+        need(c, 1, p->n_kv);
+    need(c, 2, 2ull * p->total);
+    if (dms)
+        need(c, 3, 3ull * p->total);
+    need(c, 4, (uint64_t)p->n_kv * KEPT_HEAD_WORDS);
+    need(c, 5, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
+}
+
 static void check_attn(struct check *c, const struct kept_attn_params *p)
 {
     uint64_t rows = check_rows(c, 6, p->rows_at, p->row_first, p->row_cap);
@@ -418,6 +441,9 @@ kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, c
         break;
     case KEPT_KERNEL_SLOT_WRITE:
         check_slot_write(&c, params);
+        break;
+    case KEPT_KERNEL_SLOT_BIRTH:
+        check_birth(&c, params);
         break;
     case KEPT_KERNEL_ATTN_DECODE:
     case KEPT_KERNEL_ATTN_PREFILL:

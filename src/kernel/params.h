@@ -199,6 +199,27 @@ struct kept_slot_write_params {
     KEPT_F32 eps;
 };
 
+/* slot_birth: scores that a token's own row decides. After slot_write, for every live row and KV
+ * head h, p the row's position, x the row (alpha_rows > 0: p % alpha_rows):
+ *     a = (alpha[x * alpha_stride + alpha_first + h * alpha_step] + bias[h]) * scale + offset
+ * without bias[h] where BIAS is 0. It belongs to the token at p - shift (shift 1: the next row
+ * decides for a token), in slot BASE + p - EDGE - shift; nothing is written when p < EDGE or the
+ * slot is not one of 0 … CAP-1. BASE counts as at most CAP.
+ *   DMS 0  a gate: the stored score becomes a
+ *   DMS 1  Dynamic Memory Sparsification (Lancucki et al. 2025, arXiv 2506.05345): a > 0 evicts: the
+ *          score becomes -a, and until p - shift + window + 1 where a > 0, else 2^31 - 1
+ * total: slots of all heads. */
+struct kept_birth_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 chunk;        /* as in slot_write */
+    KEPT_U32 n_kv, total;
+    KEPT_U32 alpha_stride, alpha_first, alpha_step;
+    KEPT_U32 alpha_rows;   /* 0: alpha has a row a row */
+    KEPT_U32 shift;        /* 0 or 1 */
+    KEPT_U32 window;
+    KEPT_F32 scale, offset;
+};
+
 /* attn_decode, attn_prefill. Query row r (q as slot_write left it: rotated and scaled) at position
  * p attends slots of its KV head (head h uses KV head h / (n_head / n_kv)):
  *   GENERAL 0: positions lo … p, lo = window ? max(0, p - window + 1) : 0, position t in slot t %

@@ -173,6 +173,10 @@ void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *
         grid[1] = p->n_head + p->n_kv;
         break;
     }
+    case KEPT_KERNEL_SLOT_BIRTH:
+        grid[0] = div_up(r->row_cap, 64);
+        grid[1] = ((const struct kept_birth_params *)params)->n_kv;
+        break;
     case KEPT_KERNEL_ATTN_DECODE:
     case KEPT_KERNEL_ATTN_PREFILL:
         attn_grid(id, keys, params, grid);
@@ -326,6 +330,7 @@ struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format forma
         uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
         return (struct kept_cost){elems * 2, elems * n * 2};
     }
+    case KEPT_KERNEL_SLOT_BIRTH:
     case KEPT_KERNEL_SLOT_MERGE:
     case KEPT_KERNEL_SLOT_MOVE:
     case KEPT_KERNEL_SLOT_RENUMBER:

@@ -45,6 +45,8 @@ enum {
     KEPT_KEY_SLOT_KT = 4,
     KEPT_KEY_SLOT_VT = 5,
     KEPT_KEY_SLOT_STORE = 6,
+    KEPT_KEY_BIRTH_BIAS = 1,
+    KEPT_KEY_BIRTH_DMS = 2,
     KEPT_KEY_ATTN_D = 2, /* of attn_peak too */
     KEPT_KEY_ATTN_G = 3,
     KEPT_KEY_ATTN_GENERAL = 4,
@@ -101,6 +103,7 @@ uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
  *   matvec               ceil(tiles / TR)       ceil(row_cap / NC)                1
  *   matmat               ceil(n_rows / BM)      ceil(row_cap / BN)                1
  *   slot_write           row_cap                n_head + n_kv                     1
+ *   slot_birth           ceil(row_cap / 64)     n_kv                              1
  *   attn_decode          n_splits               n_kv * ceil(group / G)            row_cap
  *   attn_prefill         ceil(row_cap / BQ)     n_kv * ceil(group / G)            1
  *   attn_merge           row_cap                n_head                            1

@@ -50,6 +50,7 @@ struct check_case {
         struct kept_matmul_params matmul;
         struct kept_norm_params norm;
         struct kept_slot_write_params slot_write;
+        struct kept_birth_params birth;
         struct kept_attn_params attn;
         struct kept_merge_params merge;
         struct kept_peak_params peak;

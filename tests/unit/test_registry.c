@@ -57,6 +57,8 @@ static void keys_are_where_their_names_are(void **state)
         {KEPT_KERNEL_MATMAT, "EPI", KEPT_KEY_MATMAT_EPI},
         {KEPT_KERNEL_SLOT_WRITE, "QKNORM", KEPT_KEY_SLOT_QKNORM},
         {KEPT_KERNEL_SLOT_WRITE, "BIAS", KEPT_KEY_SLOT_BIAS},
+        {KEPT_KERNEL_SLOT_BIRTH, "BIAS", KEPT_KEY_BIRTH_BIAS},
+        {KEPT_KERNEL_SLOT_BIRTH, "DMS", KEPT_KEY_BIRTH_DMS},
         {KEPT_KERNEL_ATTN_DECODE, "D", KEPT_KEY_ATTN_D},
         {KEPT_KERNEL_ATTN_DECODE, "G", KEPT_KEY_ATTN_G},
         {KEPT_KERNEL_ATTN_DECODE, "GENERAL", KEPT_KEY_ATTN_GENERAL},
@@ -139,6 +141,8 @@ static void grids_follow_the_table(void **state)
                1);
     const struct kept_slot_write_params sw = {.row_cap = 5, .n_head = 9, .n_kv = 3};
     check_grid(KEPT_KERNEL_SLOT_WRITE, (const uint32_t[]){32, 0, 0, 0}, &sw, 5, 12, 1);
+    const struct kept_birth_params birth = {.row_cap = 65, .n_kv = 3};
+    check_grid(KEPT_KERNEL_SLOT_BIRTH, (const uint32_t[]){64, 0, 0}, &birth, 2, 3, 1);
     const struct kept_glu_params glu = {.row_cap = 5, .n = 257};
     check_grid(KEPT_KERNEL_GLU, (const uint32_t[]){64, 0}, &glu, 2, 5, 1);
     const struct kept_merge_params merge = {.row_cap = 5, .n_head = 9};

@@ -3,6 +3,9 @@
  * saving, held tokens, compact positions, and options that are refused. */
 #include "core_run.h"
 
+#include "base/file.h"
+#include "core/model_internal.h"
+
 #define LLAMA "tiny-llama-plain"
 #define GEMMA "tiny-gemma3"
 #define PATH  "test_retain.session"
@@ -350,6 +353,148 @@ static void compact_positions(void **state)
     run_close(&run);
 }
 
+/* ---- a gate ---- */
+
+#define SIDECAR "test_retain.sidecar"
+#define N_GATED 450u
+
+/* Weights of a gate, and what its first layer says of the tokens of the endless text. */
+struct gate {
+    uint32_t n_layers, n_kv, k;
+    float *weights, *bias;
+    double *scores; /* [n_kv][N_GATED] */
+};
+
+static void read_row(const kept_model *model, const struct kept_gguf_tensor *tensor, uint64_t row,
+                     float *out)
+{
+    uint8_t bytes[4096];
+    uint64_t n = kept_format_row_bytes(tensor->format, tensor->dims[0]);
+    struct kept_error err = {0};
+    assert_true(n <= sizeof bytes);
+    assert_int_equal(kept_file_read_at(kept_gguf_file(model->gguf), tensor->offset_bytes + row * n,
+                                       bytes, n, &err),
+                     KEPT_OK);
+    kept_dequant_row(tensor->format, bytes, (uint32_t)tensor->dims[0], out);
+}
+
+static void score_by_gate(const kept_model *model, struct gate *g)
+{
+    float norm[256], x[256];
+    read_row(model, model->shape.layers[0].attn_norm, 0, norm);
+    for (uint32_t t = 0; t < N_GATED; t++) {
+        double squares = 0;
+        read_row(model, model->shape.embedding, (uint64_t)run_token(t), x);
+        for (uint32_t i = 0; i < g->k; i++)
+            squares += (double)x[i] * x[i];
+        double f = 1 / sqrt(squares / g->k + (double)model->shape.eps);
+        for (uint32_t h = 0; h < g->n_kv; h++) {
+            double sum = g->bias[h];
+            for (uint32_t i = 0; i < g->k; i++)
+                sum += g->weights[h * g->k + i] * f * x[i] * norm[i];
+            g->scores[h * N_GATED + t] = sum;
+        }
+    }
+}
+
+static struct gate begin_gate(void)
+{
+    kept_model *model = run_model(LLAMA);
+    const struct kept_model_info *info = kept_model_info(model);
+    struct gate g = {info->n_layers, info->n_kv_head, info->n_embd, NULL, NULL, NULL};
+    struct kept_error err = {0};
+    size_t heads = (size_t)g.n_layers * g.n_kv;
+    float all = 1, fractions[64];
+    g.weights = malloc(heads * g.k * sizeof *g.weights);
+    g.bias = malloc(heads * sizeof *g.bias);
+    g.scores = malloc((size_t)g.n_kv * N_GATED * sizeof *g.scores);
+    assert_true(g.weights && g.bias && g.scores && heads <= 64 && g.k <= 256);
+    for (size_t i = 0; i < heads; i++) {
+        fractions[i] = 1;
+        g.bias[i] = (float)i - 1;
+    }
+    for (uint32_t i = 0; i < heads * g.k; i++)
+        g.weights[i] = (float)(i * 2654435761u >> 16 & 1023) / 512 - 1;
+    struct kept_sidecar_params params = {.n_shares = 1,
+                                         .shares = &all,
+                                         .fractions = fractions,
+                                         .gate = g.weights,
+                                         .gate_bias = g.bias};
+    if (kept_sidecar_write(SIDECAR, model, &params, &err) != KEPT_OK)
+        fail_msg("sidecar: %s", err.message);
+    score_by_gate(model, &g);
+    kept_model_close(&model);
+    return g;
+}
+
+/* Positions that a KV head of layer 0 keeps after n tokens, ascending; returns how many. */
+static uint32_t kept_by_gate(const struct gate *g, uint32_t head, uint32_t n, uint32_t budget,
+                             int32_t *kept)
+{
+    const double *scores = g->scores + (size_t)head * N_GATED;
+    uint32_t count = 0;
+    for (uint32_t t = 0; t < n; t++) {
+        kept[count++] = (int32_t)t;
+        while ((t + 1) % 64 == 0 && t + 1 < n && count > budget) {
+            uint32_t worst = 4;
+            for (uint32_t i = 4; i < count - 32; i++)
+                worst = scores[kept[i]] < scores[kept[worst]] ? i : worst;
+            memmove(kept + worst, kept + worst + 1, (count - worst - 1) * sizeof *kept);
+            count--;
+        }
+    }
+    return count;
+}
+
+/* The same tokens of the text at these positions; which of equal ones is left to the slots. */
+static void assert_same_tokens(const int32_t *a, const int32_t *b, uint32_t n)
+{
+    int32_t count[256] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        count[run_token((uint32_t)a[i])]++;
+        count[run_token((uint32_t)b[i])]--;
+    }
+    for (int i = 0; i < 256; i++)
+        assert_int_equal(count[i], 0);
+}
+
+/* The gate's own decisions, whatever the chunks. */
+static void a_gate_ranks(void **state)
+{
+    (void)state;
+    static struct set set;
+    struct gate g = begin_gate();
+    for (uint32_t cut = 0; cut < 2; cut++) {
+        struct kept_plan_params params = bounded(512, cut ? 33 : 128, 96);
+        struct run run = {0};
+        struct kept_error err = {0};
+        kept_sidecar *sidecar = NULL;
+        int32_t want[N_GATED];
+        kept_model *model = run_model(LLAMA);
+        assert_int_equal(kept_sidecar_open(SIDECAR, model, &sidecar, &err), KEPT_OK);
+        params.retain.scorer = KEPT_SCORER_BY_GATE;
+        params.retain.sidecar = sidecar;
+        open_with(&run, LLAMA, &params);
+        run_must_eval(run.session, N_GATED - 2);
+        run_must_eval(run.session, 1);
+        run_must_eval(run.session, 1);
+        set_of(&run, &set);
+        for (uint32_t h = 0; h < g.n_kv; h++) {
+            uint32_t budget, planned;
+            assert_true(kept_plan_head(run.plan, 0, h, &budget, &planned));
+            assert_int_equal(kept_by_gate(&g, h, N_GATED, budget, want), set.n[h]);
+            assert_same_tokens(want, set.positions[h], set.n[h]);
+        }
+        run_close(&run);
+        kept_sidecar_close(&sidecar);
+        kept_model_close(&model);
+    }
+    remove(SIDECAR);
+    free(g.weights);
+    free(g.bias);
+    free(g.scores);
+}
+
 static void refused(const struct kept_plan_params *params, kept_status status, const char *says)
 {
     struct kept_profile profile = run_profile(device);
@@ -409,15 +554,11 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(off_means_off),
-        cmocka_unit_test(a_large_budget_is_full_retention),
-        cmocka_unit_test(chunks_do_not_matter),
-        cmocka_unit_test(the_window_and_the_sinks_stay),
-        cmocka_unit_test(going_back),
-        cmocka_unit_test(held_tokens),
-        cmocka_unit_test(saved_and_loaded),
-        cmocka_unit_test(compact_positions),
-        cmocka_unit_test(options_that_are_refused),
+        cmocka_unit_test(off_means_off),        cmocka_unit_test(a_large_budget_is_full_retention),
+        cmocka_unit_test(chunks_do_not_matter), cmocka_unit_test(the_window_and_the_sinks_stay),
+        cmocka_unit_test(going_back),           cmocka_unit_test(held_tokens),
+        cmocka_unit_test(saved_and_loaded),     cmocka_unit_test(compact_positions),
+        cmocka_unit_test(a_gate_ranks),         cmocka_unit_test(options_that_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
