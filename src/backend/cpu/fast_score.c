@@ -220,32 +220,52 @@ static void turn_back(const struct expected_job *job, int64_t position, float (*
     }
 }
 
-/* y^T S y of TILES tiles at y[…] + s, S symmetric: for each ROWS rows the square on the diagonal
- * once and what is right of it twice. */
-SIMD_INLINE void quadratic(const float *stats, float (*y)[CHUNK_SLOTS], uint32_t d, uint32_t s,
-                           vf *square)
+/* Columns j … d - 1 of ROWS rows of S times TILES tiles of keys from y on. Not inlined: with more
+ * around it compilers run out of registers. */
+SIMD_APART void rows_times_keys(const float *row, const float *y, uint32_t j, uint32_t d,
+                                vf sum[ROWS][TILES])
+{
+    vf s[ROWS][TILES];
+    for (int a = 0; a < ROWS; a++)
+        for (int t = 0; t < TILES; t++)
+            s[a][t] = vf_set(0);
+    for (; j < d; j++) {
+        const float *at = y + (size_t)j * CHUNK_SLOTS;
+        vf x[ROWS];
+        for (int a = 0; a < ROWS; a++)
+            x[a] = vf_set(row[(size_t)a * d + j]);
+        for (int t = 0; t < TILES; t++) {
+            vf key = vf_load(at + 16 * t);
+            for (int a = 0; a < ROWS; a++)
+                s[a][t] = vf_fma(x[a], key, s[a][t]);
+        }
+    }
+    for (int a = 0; a < ROWS; a++)
+        for (int t = 0; t < TILES; t++)
+            sum[a][t] = s[a][t];
+}
+
+/* y^T S y of TILES tiles, S symmetric: for each ROWS rows the square on the diagonal once and what
+ * is right of it twice. */
+static void quadratic(const float *stats, const float *y, uint32_t d, vf *square)
 {
     for (int t = 0; t < TILES; t++)
         square[t] = vf_set(0);
     for (uint32_t i = 0; i < d; i += ROWS) {
-        const float *row = stats + (size_t)i * d;
+        const float *row = stats + (size_t)i * d, *at = y + (size_t)i * CHUNK_SLOTS;
         vf sum[ROWS][TILES];
-        for (uint32_t a = 0; a < ROWS; a++)
-            for (int t = 0; t < TILES; t++)
-                sum[a][t] = vf_set(0);
-        for (uint32_t j = i + ROWS; j < d; j++)
-            for (int t = 0; t < TILES; t++) {
-                vf x = vf_load(y[j] + s + 16 * t);
-                for (uint32_t a = 0; a < ROWS; a++)
-                    sum[a][t] = vf_fma(vf_set(row[(size_t)a * d + j]), x, sum[a][t]);
-            }
-        for (uint32_t a = 0; a < ROWS; a++)
-            for (int t = 0; t < TILES; t++) {
+        rows_times_keys(row, y, i + ROWS, d, sum);
+        for (int t = 0; t < TILES; t++) {
+            vf key[ROWS];
+            for (int a = 0; a < ROWS; a++)
+                key[a] = vf_load(at + (size_t)a * CHUNK_SLOTS + 16 * t);
+            for (int a = 0; a < ROWS; a++) {
                 vf all = vf_add(sum[a][t], sum[a][t]);
-                for (uint32_t j = i; j < i + ROWS; j++)
-                    all = vf_fma(vf_set(row[(size_t)a * d + j]), vf_load(y[j] + s + 16 * t), all);
-                square[t] = vf_fma(all, vf_load(y[i + a] + s + 16 * t), square[t]);
+                for (int b = 0; b < ROWS; b++)
+                    all = vf_fma(vf_set(row[(size_t)a * d + i + (uint32_t)b]), key[b], all);
+                square[t] = vf_fma(all, key[a], square[t]);
             }
+        }
     }
 }
 
@@ -261,7 +281,7 @@ static void expected_row(const struct expected_job *job, const float *stats,
     const float *mean = stats + (size_t)p->d * p->d;
     for (uint32_t s = 0; s < CHUNK_SLOTS && first + s < count; s += 16 * TILES) {
         vf square[TILES];
-        quadratic(stats, y, p->d, s, square);
+        quadratic(stats, y[0] + s, p->d, square);
         for (uint32_t t = 0; t < TILES; t++) {
             vf along = vf_set(0);
             for (uint32_t i = 0; i < p->d; i++)

@@ -8,7 +8,6 @@
 #define KEPT_BACKEND_CPU_FAST_SLOTS_H
 
 #include "backend/cpu/simd.h"
-#include "base/half.h"
 #include "kernel/ref/ref_slots.h"
 #include "kernel/params.h"
 #include "kernel/registry.h"
@@ -112,7 +111,7 @@ SIMD_INLINE void fast_pack(uint32_t type, const float *v, uint32_t d, uint32_t *
     }
     uint32_t *scales = words + KEPT_SLOT_Q(type, d);
     for (uint32_t b = 0; b < d / 32; b++) {
-        uint32_t scale = kept_f32_to_f16(fast_quantise(type, v + (size_t)32 * b, q));
+        uint32_t scale = simd_to_half(fast_quantise(type, v + (size_t)32 * b, q));
         scales[b / 2] = b % 2 == 0 ? scale : scales[b / 2] | scale << 16;
         if (type == KEPT_FMT_Q8_0) {
             memcpy(words + (size_t)8 * b, q, 32);
@@ -294,13 +293,12 @@ SIMD_INLINE vf fast_v_elements(const int type, const uint32_t *row, uint32_t k)
 SIMD_INLINE void fast_unpack_of(const int type, const uint32_t *row, const uint32_t *scales,
                                 uint32_t d, float *v)
 {
+    vf scale = vf_set(1);
     for (uint32_t k = 0; k < d; k += 16) {
         vf x = fast_v_elements(type, row, k);
-        if (type != KEPT_FMT_F16) {
-            uint32_t scale = scales[k / 64] >> (k / 32 % 2 * 16);
-            x = vf_mul(x, vf_set(kept_f16_to_f32((uint16_t)scale)));
-        }
-        vf_store(v + k, x);
+        if (type != KEPT_FMT_F16 && k % 32 == 0)
+            scale = vf_set(simd_from_half((uint16_t)(scales[k / 64] >> (k / 32 % 2 * 16))));
+        vf_store(v + k, type == KEPT_FMT_F16 ? x : vf_mul(x, scale));
     }
 }
 

@@ -150,6 +150,14 @@ SIMD_INLINE vf vf_scale(vf a, vi n)
 {
     return (vf){simd_scale8(a.a, n.a), simd_scale8(a.b, n.b)};
 }
+SIMD_INLINE float simd_from_half(uint16_t a)
+{
+    return _cvtsh_ss(a);
+}
+SIMD_INLINE uint16_t simd_to_half(float a)
+{
+    return _cvtss_sh(a, 0);
+}
 SIMD_INLINE __m256 simd_half8(__m256i a)
 {
     __m256i low = _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF));

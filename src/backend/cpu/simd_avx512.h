@@ -129,6 +129,15 @@ SIMD_INLINE vf vf_scale(vf a, vi n)
 {
     return _mm512_scalef_ps(a, _mm512_cvtepi32_ps(n));
 }
+/* One f16. */
+SIMD_INLINE float simd_from_half(uint16_t a)
+{
+    return _cvtsh_ss(a);
+}
+SIMD_INLINE uint16_t simd_to_half(float a)
+{
+    return _cvtss_sh(a, 0);
+}
 /* The low f16 of each word. */
 SIMD_INLINE vf vf_half(vi a)
 {

@@ -8,9 +8,11 @@
 
 #if defined(__GNUC__)
 #define SIMD_INLINE      static inline __attribute__((always_inline))
+#define SIMD_APART       __attribute__((noinline)) static
 #define SIMD_PREFETCH(p) __builtin_prefetch(p)
 #else
 #define SIMD_INLINE      static inline
+#define SIMD_APART       static
 #define SIMD_PREFETCH(p) ((void)(p))
 #endif
 

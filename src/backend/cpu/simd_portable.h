@@ -152,6 +152,14 @@ SIMD_STEP vf vf_scale(vf a, vi n)
 {
     SIMD_EACH(vf, ldexpf(a.v[i], (int32_t)n.v[i]));
 }
+SIMD_INLINE float simd_from_half(uint16_t a)
+{
+    return kept_f16_to_f32(a);
+}
+SIMD_INLINE uint16_t simd_to_half(float a)
+{
+    return kept_f32_to_f16(a);
+}
 SIMD_STEP vf vf_half(vi a)
 {
     SIMD_EACH(vf, kept_f16_to_f32((uint16_t)a.v[i]));
