@@ -283,6 +283,13 @@ void cli_answer_note(const struct cli_engine *engine, const struct cli_answer *a
         cli_bytes(planned, stats.planned_bytes),
         stats.planned_bytes == stats.actual_bytes ? "= planned" : "planned, actual",
         stats.planned_bytes == stats.actual_bytes ? "" : cli_bytes(actual, stats.actual_bytes));
+    if (kept_plan_info(engine->plan)->retains)
+        cli_note(engine->settings,
+                 "[%llu slots per KV head are live, %llu were evicted, %llu of "
+                 "those merged into others]",
+                 (unsigned long long)cli_slots_per_head(engine, &answer->slots),
+                 (unsigned long long)answer->slots.evicted,
+                 (unsigned long long)answer->slots.merged);
     if (strcmp(answer->finish, "context") == 0)
         cli_note(engine->settings, "The context of %u tokens is full: give a larger --context%s.",
                  kept_plan_info(engine->plan)->context_tokens,

@@ -63,7 +63,8 @@ kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
 kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err)
 {
     struct kept_session_stats stats;
-    if (!engine->sidecar || engine->settings->past.retain != KEPT_RETAIN_SCORED)
+    bool used = engine->settings->past.retain == KEPT_RETAIN_SCORED || engine->settings->sweep;
+    if (!engine->sidecar || !used)
         return KEPT_OK;
     uint64_t fitted = kept_sidecar_info(engine->sidecar)->model_hash;
     kept_session_stats(engine->session, &stats);
@@ -132,12 +133,13 @@ void cli_past_notes(const struct cli_engine *engine)
                  "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
     if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains &&
         !engine->sidecar)
-        cli_note(settings,
-                 "There is no sidecar for this model, so every head gets the same budget. That "
-                 "costs about ten times the KL\ndivergence of fitted budgets, and verbatim recall "
-                 "(measured on SmolLM2-135M at half of the slots). 'kept fit\n%.300s -f TEXT' "
-                 "makes one in minutes.",
-                 model->path);
+        cli_note(
+            settings,
+            "There is no sidecar for this model, so every head gets the same budget. That loses "
+            "verbatim recall,\nand costs 40 times the KL divergence of fitted budgets "
+            "(SmolLM2-135M, half of the slots: 0.014, not 0.0003).\n'kept fit %.300s -f TEXT' "
+            "makes one in minutes.",
+            model->path);
 }
 
 const char *cli_slot_type_name(enum kept_slot_type type)

@@ -18,7 +18,7 @@
 #define WIDTH  560.0
 #define HEIGHT 340.0
 #define LEFT   64.0
-#define RIGHT  16.0
+#define RIGHT  26.0
 #define TOP    34.0
 #define BOTTOM 44.0
 #define LEAST  1e-6 /* of a KL, where the axis is logarithmic */
@@ -133,7 +133,7 @@ static double step_of(double range)
 
 static void draw_grid(FILE *file, const struct axes *a)
 {
-    static const double shares[] = {1, 2, 5, 10, 13, 20, 25, 50, 100};
+    static const double shares[] = {1, 2, 5, 10, 20, 25, 50, 100};
     for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
         double x = x_of(a, shares[i]);
         if (x < LEFT - 0.5 || x > WIDTH)
@@ -264,8 +264,9 @@ static void draw_page(FILE *file, const json_t *sweep)
             (long long)json_integer_value(json_object_get(sweep, "tokens")),
             number(sweep, "perplexity_full"));
     draw_legend(file, points);
-    for (size_t i = 0; i < N_CHARTS; i++)
-        draw_chart(file, &charts[i], points);
+    for (size_t i = 0; i < N_CHARTS; i++) /* repeated text is not measured after short prefixes */
+        if (json_object_get(json_array_get(points, 0), charts[i].field))
+            draw_chart(file, &charts[i], points);
     draw_table(file, points);
     fputs("</body></html>\n", file);
 }
