@@ -78,6 +78,8 @@ static void drop_logits(struct kept_session *session)
 void kept_session_set_position(struct kept_session *session, uint32_t position)
 {
     session->position = position;
+    if (session->accepted > position)
+        session->accepted = position;
     drop_logits(session);
     if (position == 0) {
         session->written = session->restored = session->edge = 0;
@@ -296,7 +298,7 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
         return status;
     status = kept_session_begin_stores(session, err);
     if (status == KEPT_OK)
-        status = kept_session_maintain(session, err);
+        status = kept_session_maintain(session, params->hold, err);
     if (status != KEPT_OK)
         return status;
     drop_logits(session);
@@ -319,9 +321,11 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
         if (status == KEPT_OK) {
             session->position += chunk.rows;
             done += chunk.rows;
+            if (!params->hold)
+                session->accepted = session->position;
         }
-        if (status == KEPT_OK && done < params->n_tokens && !params->hold)
-            status = kept_session_maintain(session, err);
+        if (status == KEPT_OK && done < params->n_tokens)
+            status = kept_session_maintain(session, params->hold, err);
     }
     if (status == KEPT_OK) {
         count(session, params->n_tokens, kept_clock_ns() - begin_ns);

@@ -388,6 +388,7 @@ kept_status kept_session_load(kept_session *session, const char *path, struct ke
         session->written = header.position;
         session->restored = header.restored;
         session->edge = header.edge;
+        session->accepted = header.position;
         session->fresh = false;
     }
     kept_free(bytes);

@@ -71,16 +71,19 @@ kept_status kept_session_begin_stores(struct kept_session *session, struct kept_
     return status;
 }
 
-kept_status kept_session_maintain(struct kept_session *session, struct kept_error *err)
+kept_status kept_session_maintain(struct kept_session *session, bool hold, struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
     uint32_t block = plan->retention.block;
-    if (!plan->retention.on || session->position < session->edge + block)
+    if (!plan->retention.on)
         return KEPT_OK;
-    if (session->position > session->edge + block)
-        return kept_fail(err, KEPT_E_STATE,
-                         "position %u was reached by held tokens: rewind to %u or before %u first",
-                         session->position, session->edge, session->edge + block);
+    if (session->position != session->accepted)
+        return hold ? KEPT_OK
+                    : kept_fail(err, KEPT_E_STATE,
+                                "the tokens after position %u were held: rewind to it first",
+                                session->accepted);
+    if (session->position < session->edge + block)
+        return KEPT_OK;
     const struct kept_program *program = &plan->programs[plan->maintenance];
     session->step[KEPT_STEP_BASE] = session->edge;
     session->step[KEPT_STEP_MAINTAIN] = block;

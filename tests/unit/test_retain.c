@@ -257,7 +257,7 @@ static void going_back(void **state)
 static void held_tokens(void **state)
 {
     (void)state;
-    struct kept_plan_params params = bounded(320, 128, 96);
+    struct kept_plan_params params = bounded(512, 128, 96);
     struct run run = {0};
     struct kept_error err = {0};
     int32_t tokens[200];
@@ -274,6 +274,10 @@ static void held_tokens(void **state)
     assert_int_equal(kept_session_position(run.session), 520);
     uint64_t evicted = counts_of(&run).evicted;
     assert_int_not_equal(run_eval(run.session, 1, &err), KEPT_OK);
+    assert_int_equal(kept_session_rewind(run.session, 384, &err), KEPT_OK);
+    held.n_tokens = 9; /* from a block's edge that held tokens reached: nothing goes */
+    assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+    held.n_tokens = 200;
     assert_int_equal(kept_session_rewind(run.session, 320, &err), KEPT_OK);
     assert_int_equal(counts_of(&run).evicted, evicted);
     assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
