@@ -1,7 +1,7 @@
 /* attn_peak: the most attention that a slot received, for calibration (kept_peak_params).
  *
- * A group has 64 slots of one KV head. WG 1: a work-item takes tiles, else a lane a slot; queries of
- * all rows and of the head's group go by, a few at a time so that K is unpacked less often.
+ * A group has 64 slots of one KV head. WG 1: a work-item takes tiles, else a lane a slot; queries
+ * of all rows and of the head's group go by, a few at a time so that K is unpacked less often.
  */
 #include "common/kept.clh"
 #if WG == 1

@@ -1,13 +1,14 @@
 /* kept/memory.h: what of the past is kept when it outgrows its budget.
  *
- * Retention (design: docs/memory.md). Every KV head of a layer that sees all of the past has a fixed
- * number of slots. A token is safe while it is one of the first `sinks` or among the last `protect`;
- * whenever another block of tokens is complete, each head ranks its other slots and drops the lowest
- * until it is within its budget. Layers with a sliding window are rings and need no retention.
+ * Retention (design: docs/memory.md). Every KV head of a layer that sees all of the past has a
+ * fixed number of slots. A token is safe while it is one of the first `sinks` or among the last
+ * `protect`; whenever another block of tokens is complete, each head ranks its other slots and
+ * drops the lowest until it is within its budget. Layers with a sliding window are rings and need
+ * no retention.
  *
- * Sidecar: a small file fitted once per model (`kept fit`): how much of the past each head needs, at
- * any share of it, and what that was measured to cost. Bound to its model: a sidecar of another one
- * is refused.
+ * Sidecar: a small file fitted once per model (`kept fit`): how much of the past each head needs,
+ * at any share of it, and what that was measured to cost. Bound to its model: a sidecar of another
+ * one is refused.
  */
 #ifndef KEPT_MEMORY_H
 #define KEPT_MEMORY_H

@@ -1,4 +1,5 @@
-/* core/emit_retain.c: calls of bounded retention (memory/retain.c says which) and of calibration. */
+/* core/emit_retain.c: calls of bounded retention (memory/retain.c says which) and of calibration.
+ * */
 #include "core/build.h"
 
 #include <string.h>

@@ -1,9 +1,10 @@
 /* core/plan_retain.c: retention in the plan: options resolved, budgets of heads, stores of layers.
  *
  * Budgets are known before anything is loaded: a mean number of slots per KV head, spread over the
- * heads by the sidecar or evenly. Each head's extent is its budget, one block that grows and room for
- * held tokens, in whole pages; a layer's heads lie one after the other in its regions. Positions and
- * biases of slots count as kv; what ranks slots (running sums of queries, stored scores) as scorer.
+ * heads by the sidecar or evenly. Each head's extent is its budget, one block that grows and room
+ * for held tokens, in whole pages; a layer's heads lie one after the other in its regions.
+ * Positions and biases of slots count as kv; what ranks slots (running sums of queries, stored
+ * scores) as scorer.
  */
 #include "core/plan_internal.h"
 

@@ -1,9 +1,9 @@
-/* core/session_retain.c: what a session does about slots that may be evicted: the tables of an empty
- * store, maintenance when a block is complete, and reading back what is live.
+/* core/session_retain.c: what a session does about slots that may be evicted: the tables of an
+ * empty store, maintenance when a block is complete, and reading back what is live.
  *
- * The host never learns which slots went. It knows the position (`edge`) up to which every layer was
- * maintained: by a program that maintains its own full blocks, or by the maintenance program, which
- * runs before the next evaluation once the position is a block past the edge. Blocks that an
+ * The host never learns which slots went. It knows the position (`edge`) up to which every layer
+ * was maintained: by a program that maintains its own full blocks, or by the maintenance program,
+ * which runs before the next evaluation once the position is a block past the edge. Blocks that an
  * evaluation ends with are left to the latter: until then the session can rewind to the edge.
  */
 #include "core/session_internal.h"

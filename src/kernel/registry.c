@@ -1,9 +1,10 @@
 /* kernel/registry.c: the rows of kernels.def as one const table, and what follows from a row and
  * its parameters: the grid, the smallest bindings, the cost.
  *
- * A row's KEPT_BINDS and KEPT_KEYS lists are padded to twelve and eight entries and split into the two arrays
- * of struct kept_kernel_row; padding has the name "" and is not counted. Everything else here is a
- * switch over the kernels, so that a grid or a size stands in exactly one place for every backend.
+ * A row's KEPT_BINDS and KEPT_KEYS lists are padded to twelve and eight entries and split into the
+ * two arrays of struct kept_kernel_row; padding has the name "" and is not counted. Everything else
+ * here is a switch over the kernels, so that a grid or a size stands in exactly one place for every
+ * backend.
  */
 #include "kernel/registry.h"
 

@@ -1,5 +1,5 @@
-/* tests/golden/kept_sets.c: what a bounded session keeps, as JSON: for comparison with an independent
- * implementation of the same rules.
+/* tests/golden/kept_sets.c: what a bounded session keeps, as JSON: for comparison with an
+ * independent implementation of the same rules.
  *
  *   kept_sets MODEL IDS DEVICE TOKENS [name value]…
  *     IDS      a file of token ids; the first TOKENS are evaluated, the rest is scored with hold

@@ -1,6 +1,6 @@
-/* tests/unit/test_retain.c: bounded retention in plans and sessions, with the tiny models on the cpu
- * backend: off means off, results that do not depend on chunks, counts within budgets, going back,
- * saving, held tokens, compact positions, and options that are refused. */
+/* tests/unit/test_retain.c: bounded retention in plans and sessions, with the tiny models on the
+ * cpu backend: off means off, results that do not depend on chunks, counts within budgets, going
+ * back, saving, held tokens, compact positions, and options that are refused. */
 #include "core_run.h"
 
 #include "base/file.h"
