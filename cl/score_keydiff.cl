@@ -79,10 +79,13 @@ __kernel KEPT_GROUP void score_keydiff(__global const uint *k_slots, __global co
     float of_mean = square == 0.0f ? 0.0f : rsqrt(square);
     for (uint t = 0; t < (count + 15) / 16; t++) {
         tile_of_head(k, t, count, y);
-        F inverse = inverse_length(SET_SUM(tile_square(y), scratch)), dot = (F)(0.0f);
-        for (uint i = SET; i < D; i += SETS)
-            dot = MAC(OWN(y, i), (F)(mean[i]), dot);
-        dot = SET_SUM(dot, scratch);
+        F inverse = inverse_length(SET_SUM(tile_square(y), scratch));
+        F even = (F)(0.0f), odd = even;
+        for (uint i = SET * 2; i < D; i += SETS * 2) {
+            even = MAC(OWN(y, i), (F)(mean[i]), even);
+            odd = MAC(OWN(y, i + 1), (F)(mean[i + 1]), odd);
+        }
+        F dot = SET_SUM(even + odd, scratch);
         if (SET == 0)
             store_some(z + t * 16 + OWN_SLOT, t * 16 + OWN_SLOT < count ? count - t * 16 : 0,
                        -(dot * of_mean * inverse));

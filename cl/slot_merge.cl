@@ -8,21 +8,42 @@
 
 #define RUNS ((D / 16 + WG - 1) / WG) /* runs of 16 elements that a lane owns */
 
-/* The slot nearest to evicted slot number i over all splits; `none` when there is none. */
-static uint nearest_of(__global const uint *near, uint i, uint n_splits, uint block, uint none)
+/* to[i] = the slot nearest to evicted slot number i over all splits, `none` when there is none. */
+static void nearest_of(__global const uint *near, uint i, const struct kept_merge_slots_params *p,
+                       uint none, SHARED uint *to)
 {
     float best = -INFINITY;
     uint slot = none;
-    for (uint split = 0; split < n_splits; split++) {
-        uint2 at = vload2((ulong)split * block + i, near);
+    for (uint split = 0; split < p->n_splits; split++) {
+        uint2 at = vload2((ulong)split * p->row_cap + i, near);
         float like = as_float(at.x);
         if (like > best || (like == best && like > -INFINITY && at.y < slot)) {
             best = like;
             slot = at.y;
         }
     }
-    return slot;
+    to[i] = slot;
 }
+
+#if WG == 1
+/* Of 16 at once, all of them inside the block. */
+static void nearest_of_16(__global const uint *near, uint i,
+                          const struct kept_merge_slots_params *p, uint none, SHARED uint *to)
+{
+    float16 best = (float16)(-INFINITY);
+    uint16 slot = (uint16)(none);
+    for (uint split = 0; split < p->n_splits; split++) {
+        __global const uint *from = near + 2 * ((ulong)split * p->row_cap + i);
+        uint16 a = vload16(0, from), b = vload16(1, from);
+        float16 like = as_float16((uint16)(a.even, b.even));
+        uint16 at = (uint16)(a.odd, b.odd);
+        int16 better = like > best || (like == best && like > -INFINITY && at < slot);
+        best = select(best, like, better);
+        slot = select(slot, at, better);
+    }
+    vstore16(slot, 0, to + i);
+}
+#endif
 
 __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta,
                                     __global float *scores, __global const uint *heads,
@@ -40,15 +61,19 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
     if (own >= m.m)
         return;
     near += 2 * (ulong)kv * p.n_splits * p.row_cap;
-    for (uint i = LID; i < m.m; i += WG)
-        target[i] =
-            m.evicted[i] < e.cap ? nearest_of(near, i, p.n_splits, p.row_cap, e.cap) : e.cap;
+    uint i = LID;
+#if WG == 1
+    for (; i < m.m && i + 16 <= p.row_cap; i += 16)
+        nearest_of_16(near, i, &p, e.cap, target);
+#endif
+    for (; i < m.m; i += WG)
+        nearest_of(near, i, &p, e.cap, target);
     SYNC();
     uint r = target[own];
-    if (r >= e.cap)
+    if (r >= e.cap || m.evicted[own] >= e.cap)
         return;
-    for (uint i = 0; i < own; i++)
-        if (target[i] == r)
+    for (i = 0; i < own; i++)
+        if (target[i] == r && m.evicted[i] < e.cap)
             return;
 
     __global uint *v = v_slots + (ulong)(e.first / 16) * KEPT_TILE_WORDS(VT, D);
@@ -60,10 +85,10 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
     for (uint j = 0; j < RUNS; j++)
         if (LID + j * WG < D / 16)
             sum[j] = value_run(tile, D, r % 16, LID + j * WG);
-    for (uint i = own; i < m.m; i++) {
-        if (target[i] != r)
-            continue;
+    for (i = own; i < m.m; i++) {
         uint slot = m.evicted[i];
+        if (target[i] != r || slot >= e.cap)
+            continue;
         float w = exp(weight[slot] - weight[r]);
         if (isnan(w))
             continue;

@@ -134,15 +134,6 @@ static U ranks(const struct head *h, uint s, uint n)
 #endif
 }
 
-static uint rank_of(const struct head *h, uint s)
-{
-#if KEPT_V == 16
-    return ranks(h, s, 1).s0;
-#else
-    return ranks(h, s, 1);
-#endif
-}
-
 /* How many of slots sinks … C-1 have a rank below this one. */
 MEETING uint count_below(const struct head *h, uint sinks, uint rank, const struct meeting *at)
 {
@@ -188,7 +179,7 @@ MEETING void choose(const struct head *h, uint sinks, __global uint *evicted,
 #if WG > 1
     uint less = 0, equal = 0;
     for (uint s = first; s < end; s++) {
-        uint own = rank_of(h, s);
+        uint own = ranks(h, s, 1);
         less += own < rank;
         equal += own == rank;
     }
@@ -200,15 +191,26 @@ MEETING void choose(const struct head *h, uint sinks, __global uint *evicted,
         n_equal += at->equal[i];
     }
 #endif
-    for (uint s = first; s < end; s++) {
-        uint own = rank_of(h, s), i = n_less + min(n_equal, missing);
-        bool goes = own < rank || (own == rank && n_equal < missing);
-        n_less += own < rank;
-        n_equal += own == rank;
-        if (goes) {
-            at->gone[i] = s;
-            evicted[i] = s;
-            h->pos[s] = (uint)KEPT_POS_GONE;
+    for (uint s = first; s < end; s += KEPT_V) {
+        uint own[KEPT_V];
+        U some = ranks(h, s, end - s);
+#if WG == 1
+        if (!any(some <= rank))
+            continue;
+        vstore16(some, 0, own);
+#else
+        own[0] = some;
+#endif
+        for (uint k = 0; k < min(end - s, (uint)KEPT_V); k++) {
+            uint i = n_less + min(n_equal, missing);
+            bool goes = own[k] < rank || (own[k] == rank && n_equal < missing);
+            n_less += own[k] < rank;
+            n_equal += own[k] == rank;
+            if (goes) {
+                at->gone[i] = s + k;
+                evicted[i] = s + k;
+                h->pos[s + k] = (uint)KEPT_POS_GONE;
+            }
         }
     }
     SYNC();
