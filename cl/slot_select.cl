@@ -274,13 +274,15 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
     if (SCORER <= KEPT_SCORER_DIRECT)
         h.count = min(h.count, p.z_stride);
     h.c = h.count > p.window ? h.count - p.window : 0;
-    h.m = min(h.count > budget ? h.count - budget : 0, h.c > p.sinks ? h.c - p.sinks : 0);
-    h.m = min(h.m, block);
+    h.m = h.count > budget ? h.count - budget : 0;
     h.z = z + (ulong)kv * (group + 1) * p.z_stride;
     h.score = scores + h.e.first;
     h.weight = h.score + p.total;
     h.pos = meta + h.e.first;
     h.bias = (__global const float *)h.pos + p.total;
+    if (SCORER == KEPT_SCORER_DMS) /* what is below 0 goes whatever the budget */
+        h.m = max(h.m, count_below(&h, p.sinks, 0x80000000u, &at));
+    h.m = min(min(h.m, h.c > p.sinks ? h.c - p.sinks : 0), block);
     moves += kv * KEPT_MOVES_STRIDE(block);
     for (uint i = LID; i < KEPT_MOVES_STRIDE(block); i += WG)
         moves[i] = 0;

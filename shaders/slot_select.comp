@@ -220,6 +220,24 @@ void choose(uint n, uint from, uint end)
     barrier();
 }
 
+// DMS: how many of slots from … end - 1 have a score below 0, or one that is no number.
+uint flagged(uint from, uint end)
+{
+    if (gl_LocalInvocationID.x == 0u) {
+        n_chosen = 0u;
+    }
+    barrier();
+    for (uint s = own_slot(from); s < end; s += WG) {
+        if (s >= from && rank_of(s) < 0x80000000u) {
+            atomicAdd(n_chosen, 1u);
+        }
+    }
+    barrier();
+    uint n = n_chosen;
+    barrier();
+    return n;
+}
+
 // The lists of moves for n evicted slots before `end` (C). Returns the number of fills.
 uint write_lists(uint at, uint n, uint end)
 {
@@ -262,7 +280,11 @@ void main()
         h.count = min(h.count, p.z_stride);
     }
     uint end = h.count - min(h.count, p.window);
-    uint n = min(h.count - min(h.count, h.budget), end - min(end, p.sinks));
+    uint n = h.count - min(h.count, h.budget);
+    if (SCORER == KEPT_SCORER_DMS) {
+        n = max(n, flagged(p.sinks, end));
+    }
+    n = min(n, end - min(end, p.sinks));
     n = min(n, min(p.row_cap, KEPT_MAX_BLOCK));
     int block_ends = block_end();
     if (SCORER == KEPT_SCORER_EXPECTED && n > 0u) {

@@ -62,7 +62,7 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
         kept_emit_slot_write(e, i_layer, rows->qkv, span);
-        if (layer->alpha.n_pieces)
+        if (layer->birth)
             kept_emit_birth(e, i_layer, rows->alpha, span);
         kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
                             span);
@@ -77,11 +77,18 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
 static void emit_alpha(struct kept_emitter *e, const struct kept_layer_plan *layer,
                        const struct layer_rows *rows)
 {
-    if (layer->alpha.n_pieces)
-        kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->alpha,
-                                                         .x = rows->xn,
-                                                         .y = rows->alpha,
-                                                         .epilogue = KEPT_EPI_STORE});
+    if (!layer->birth)
+        return;
+    if (layer->alpha_norm != KEPT_NO_REGION) /* xn was needed for q, k and v only */
+        kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
+                                                   .out = rows->xn,
+                                                   .post = KEPT_NO_REGION,
+                                                   .w = layer->alpha_norm,
+                                                   .k = e->plan->shape->n_embd});
+    kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->alpha,
+                                                     .x = rows->xn,
+                                                     .y = rows->alpha,
+                                                     .epilogue = KEPT_EPI_STORE});
 }
 
 static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
@@ -171,7 +178,7 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
         apart |= plan->layers[i].n_gate_up == 2;
-        alpha |= plan->layers[i].alpha.n_pieces != 0;
+        alpha |= plan->layers[i].birth;
     }
     rows.x = kept_emit_rows(e, "x", n, k);
     rows.xn = kept_emit_operand(e, "xn", n, k);

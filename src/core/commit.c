@@ -140,7 +140,7 @@ static kept_status write_gates(struct kept_session *session, struct kept_error *
     const kept_plan *plan = session->plan;
     kept_status status = KEPT_OK;
     for (uint32_t i = 0; i < plan->shape->n_layers && status == KEPT_OK; i++)
-        if (plan->layers[i].alpha.n_pieces && plan->retention.scorer == KEPT_SCORER_BY_GATE)
+        if (plan->layers[i].birth && !plan->retention.dms)
             status = write_gate(session, i, err);
     return status;
 }

@@ -247,9 +247,11 @@ void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *p
 }
 
 /* Slots of a layer: how a kernel finds them. */
-static uint32_t addressing(const struct kept_layer_plan *layer)
+static uint32_t addressing(const struct kept_plan *plan, const struct kept_layer_plan *layer)
 {
-    return layer->budgeted ? KEPT_SLOTS_BUDGETED : KEPT_SLOTS_PLAIN;
+    return !layer->budgeted      ? KEPT_SLOTS_PLAIN
+           : plan->retention.dms ? KEPT_SLOTS_RULE
+                                 : KEPT_SLOTS_BUDGETED;
 }
 
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
@@ -286,7 +288,7 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     call.keys[KEPT_KEY_SLOT_BIAS] = layer->qkv_bias != KEPT_NO_REGION;
     call.keys[KEPT_KEY_SLOT_KT] = e->plan->k_type;
     call.keys[KEPT_KEY_SLOT_VT] = e->plan->v_type;
-    call.keys[KEPT_KEY_SLOT_STORE] = addressing(layer);
+    call.keys[KEPT_KEY_SLOT_STORE] = addressing(e->plan, layer);
     call.args[0] = whole(e, qkv.region);
     call.args[1] = table; /* it also stands for what a variant does not read */
     call.args[2] = layer->qkv_bias != KEPT_NO_REGION ? whole(e, layer->qkv_bias) : table;
@@ -390,7 +392,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     call.keys[KEPT_KEY_ORDER] = e->plan->profile.word_order;
     call.keys[KEPT_KEY_ATTN_D] = shape->d;
     call.keys[KEPT_KEY_ATTN_G] = keys.g;
-    call.keys[KEPT_KEY_ATTN_GENERAL] = addressing(layer);
+    call.keys[KEPT_KEY_ATTN_GENERAL] = addressing(e->plan, layer);
     call.keys[KEPT_KEY_ATTN_KT] = e->plan->k_type;
     call.keys[KEPT_KEY_ATTN_VT] = e->plan->v_type;
     if (!decode)

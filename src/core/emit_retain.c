@@ -59,10 +59,18 @@ void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
                                        .alpha_stride = alpha.stride,
                                        .alpha_step = 1,
                                        .scale = 1};
+    const struct kept_dms *dms = &e->plan->shape->dms;
+    if (e->plan->retention.dms) {
+        params.shift = dms->shift;
+        params.window = dms->window;
+        params.scale = dms->scale;
+        params.offset = -dms->offset;
+    }
     bool biased = layer->alpha_bias != KEPT_NO_REGION;
     memcpy(call.keys, kept_kernel_row(call.id)->key_defaults, sizeof call.keys);
     call.keys[0] = e->plan->tuning.retain_wg;
     call.keys[KEPT_KEY_BIRTH_BIAS] = biased;
+    call.keys[KEPT_KEY_BIRTH_DMS] = e->plan->retention.dms;
     call.args[0] = whole(e, alpha.region);
     call.args[1] = biased ? whole(e, layer->alpha_bias) : layer->store.heads_table;
     call.args[2] = layer->store.scores;

@@ -177,7 +177,7 @@ static void sum_layer(struct kept_plan *plan, uint32_t i)
         plan->info.slots += planned->budgeted ? planned->store.heads[h].budget : cap;
         plan->info.kv_bytes += kept_slot_bytes(plan->k_type, layer->d, cap) +
                                kept_slot_bytes(plan->v_type, layer->d, cap) +
-                               (planned->budgeted ? 8 * cap : 0);
+                               (planned->budgeted ? kept_meta_bytes(&plan->retention, cap) : 0);
     }
 }
 

@@ -2,7 +2,8 @@
  *
  * A gate is a row of n_embd weights and a bias for every KV head of a layer, applied to the normed
  * operand of the attention block. It comes from the sidecar as f32 and becomes a matrix like those
- * of the model; commit writes it (kept_session_write_gates).
+ * of the model; commit writes it. Models that decide for themselves (DMS) have tensors of their
+ * own, loaded with the others (plan_weights.c).
  */
 #include "core/plan_internal.h"
 
@@ -35,7 +36,7 @@ static void plan_gate(struct kept_plan *plan, uint32_t i)
 void kept_plan_birth(struct kept_plan *plan, uint32_t i)
 {
     const struct kept_retention *r = &plan->retention;
-    if (plan->status == KEPT_OK && r->mode == KEPT_RETAIN_SCORED &&
-        r->scorer == KEPT_SCORER_BY_GATE)
+    plan->layers[i].birth = r->mode == KEPT_RETAIN_SCORED && r->scorer == KEPT_SCORER_BY_GATE;
+    if (plan->status == KEPT_OK && plan->layers[i].birth && !r->dms)
         plan_gate(plan, i);
 }

@@ -100,7 +100,8 @@ struct kept_layer_plan {
     struct kept_store store;               /* budgeted: its slots and where they are */
     uint32_t meta, scores, stats, queries; /* regions of a budgeted store, or KEPT_NO_REGION */
     struct kept_matrix alpha;              /* scores given at birth: [n_kv] rows; no pieces: none */
-    uint32_t alpha_bias;                   /* region, or KEPT_NO_REGION */
+    uint32_t alpha_bias, alpha_norm;       /* regions, or KEPT_NO_REGION */
+    bool birth;                            /* tokens get scores from it when they are written */
     uint32_t peaks;                        /* calibration: region, or KEPT_NO_REGION */
 };
 
@@ -196,6 +197,8 @@ uint64_t kept_rope_table_bytes(const struct kept_rope *rope, uint32_t hi_rows);
 uint32_t kept_rope_mean_row(uint32_t hi_rows);
 void kept_rope_table_fill(const struct kept_rope *rope, const float *factors, uint32_t hi_rows,
                           uint32_t hi_bias, float *table);
+/* Bytes of the positions and biases of slots, and of their ends where the model decides. */
+uint64_t kept_meta_bytes(const struct kept_retention *retention, uint64_t slots);
 /* Bytes of `slots` slots of this type, K or V. */
 uint64_t kept_slot_bytes(uint32_t type, uint32_t d, uint64_t slots);
 

@@ -99,6 +99,8 @@ static void resolve_budget(struct kept_plan *plan)
             kept_plan_fail(plan, KEPT_E_ARGUMENT,
                            "compact positions leave %u slots, %u are never evicted", out->mean,
                            least);
+    } else if (out->dms) {
+        out->mean = out->mean < out->past ? out->mean : out->past;
     } else if (!out->compact && out->mean >= plan->params.context_tokens) {
         out->on = false;
         kept_plan_choose(plan, "retention", "the budget holds the whole context", "full");
@@ -118,6 +120,13 @@ static void say_retention(struct kept_plan *plan)
     const struct kept_retention *r = &plan->retention;
     const char *const scorers[] = {"expected attention", "gate", "key difference"};
     bool window = r->mode == KEPT_RETAIN_WINDOW;
+    if (r->dms) {
+        kept_plan_choose(plan, "retention", "asked for", "up to %u slots per KV head of %u",
+                         r->mean, r->past);
+        kept_plan_choose(plan, "scorer", "the model was trained to decide what goes (DMS)",
+                         "the model's own decisions, %u tokens later", r->window);
+        return;
+    }
     kept_plan_choose(plan, "retention", "asked for", "%u slots per KV head of %u, by %s%s%s",
                      r->mean, r->past, window ? "age" : scorers[r->scorer],
                      r->merge ? ", values merged" : "", r->compact ? ", positions compact" : "");
@@ -135,7 +144,7 @@ static void check_gate(struct kept_plan *plan)
     const struct kept_retention *r = &plan->retention;
     const kept_sidecar *sidecar = plan->params.retain.sidecar;
     const struct kept_shape *shape = plan->shape;
-    if (r->mode != KEPT_RETAIN_SCORED || r->scorer != KEPT_SCORER_BY_GATE)
+    if (r->mode != KEPT_RETAIN_SCORED || r->scorer != KEPT_SCORER_BY_GATE || r->dms)
         return;
     if (r->window == 0)
         kept_plan_fail(
@@ -152,6 +161,16 @@ static void check_gate(struct kept_plan *plan)
                        "%u and %u",
                        sidecar->info.n_layers, sidecar->info.n_kv, sidecar->n_embd, shape->n_layers,
                        shape->layers[0].n_kv, shape->n_embd);
+}
+
+/* A checkpoint that decides for itself: no sinks, its own window, scores given at birth. */
+static void use_dms(struct kept_plan *plan)
+{
+    struct kept_retention *out = &plan->retention;
+    out->dms = true;
+    out->scorer = KEPT_SCORER_BY_GATE;
+    out->sinks = 0;
+    out->window = plan->shape->dms.window;
 }
 
 void kept_plan_retention(struct kept_plan *plan)
@@ -184,7 +203,9 @@ void kept_plan_retention(struct kept_plan *plan)
     if (out->window > MAX_PROTECT || out->sinks > MAX_PROTECT)
         kept_plan_fail(plan, KEPT_E_ARGUMENT, "%u protected and %u first tokens: at most %u",
                        out->window, out->sinks, MAX_PROTECT);
-    out->merge = !params->no_merge && params->mode == KEPT_RETAIN_SCORED &&
+    if (params->mode == KEPT_RETAIN_SCORED && plan->shape->dms.form != KEPT_DMS_NONE)
+        use_dms(plan);
+    out->merge = !out->dms && !params->no_merge && params->mode == KEPT_RETAIN_SCORED &&
                  params->scorer == KEPT_SCORER_BY_EXPECTED;
     resolve_budget(plan);
     check_gate(plan);
@@ -231,14 +252,22 @@ static struct kept_arg whole(const struct kept_plan *plan, uint32_t region)
     return (struct kept_arg){region, 0, plan->regions[region].bytes};
 }
 
+uint64_t kept_meta_bytes(const struct kept_retention *retention, uint64_t slots)
+{
+    return (retention->dms ? 12 : 8) * slots;
+}
+
 static void add_regions(struct kept_plan *plan, uint32_t i, struct kept_layer_plan *out)
 {
     struct kept_store *store = &out->store;
     uint64_t d = store->d;
     bool expected = plan->retention.mode == KEPT_RETAIN_SCORED &&
                     plan->retention.scorer == KEPT_SCORER_BY_EXPECTED;
-    out->meta = kept_plan_add_region(plan, KEPT_CATEGORY_KV, 8ull * store->total,
-                                     "position and bias of every slot", "meta.%u", i);
+    out->meta = kept_plan_add_region(plan, KEPT_CATEGORY_KV,
+                                     kept_meta_bytes(&plan->retention, store->total),
+                                     plan->retention.dms ? "position, bias and end of every slot"
+                                                         : "position and bias of every slot",
+                                     "meta.%u", i);
     out->scores = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER, 8ull * store->total,
                                        "score and weight of every slot", "scores.%u", i);
     if (!expected)

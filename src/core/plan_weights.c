@@ -164,6 +164,9 @@ static void plan_layer(struct kept_plan *plan, const struct kept_layer *layer,
     make_gate_up(plan, layer, out);
     make_matrix(plan, &layer->down, 1, false, &out->down);
     out->ffn_post_norm = make_vector(plan, &layer->ffn_post_norm, 1);
+    out->alpha_norm = make_vector(plan, &layer->dms_norm, 1);
+    if (layer->dms)
+        make_matrix(plan, &layer->dms, 1, false, &out->alpha);
 }
 
 void kept_plan_weights(struct kept_plan *plan)

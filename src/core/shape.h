@@ -19,12 +19,24 @@ struct kept_rope {
 };
 #define KEPT_MAX_ROPES 2
 
+/* Dynamic Memory Sparsification: where the decisions of a model trained for it come from. */
+enum kept_dms_form {
+    KEPT_DMS_NONE,
+    KEPT_DMS_SEPARATE /* tensors of their own */
+};
+struct kept_dms {
+    enum kept_dms_form form;
+    uint32_t window, shift; /* params.h, slot_birth */
+    float scale, offset;    /* a = scale * alpha - offset; a > 0 evicts */
+};
+
 struct kept_layer {
     /* [k = n_embd] -> rows; NULL where a family has none */
     const struct kept_gguf_tensor *attn_norm, *q, *k, *v, *q_bias, *k_bias, *v_bias, *q_norm,
         *k_norm;
     const struct kept_gguf_tensor *o, *attn_post_norm, *ffn_norm, *gate, *up, *down, *ffn_post_norm;
-    uint32_t n_head, n_kv, d; /* d: head size, of K and V alike */
+    const struct kept_gguf_tensor *dms, *dms_norm; /* [n_embd] -> [n_kv]; norm before it */
+    uint32_t n_head, n_kv, d;                      /* d: head size, of K and V alike */
     uint32_t n_ff;
     uint32_t window; /* sliding window in tokens; 0: all of the past */
     uint32_t rope;   /* index into kept_shape.ropes */
@@ -41,6 +53,7 @@ struct kept_shape {
     float logit_softcap; /* 0: none */
     struct kept_rope ropes[KEPT_MAX_ROPES];
     uint32_t n_ropes;
+    struct kept_dms dms;
     const struct kept_gguf_tensor *embedding; /* [n_vocab][n_embd] */
     const struct kept_gguf_tensor *output_norm;
     const struct kept_gguf_tensor *head; /* == embedding when tied */

@@ -356,7 +356,7 @@ static void check_select(struct check *c, const struct kept_select_params *p)
     check_block(c, p, 6);
     check_heads(c, p->n_head, p->n_kv, p->d, p->total);
     check_store(c, p->n_kv, p->d, p->total, 4);
-    at_most(c, "SCORER", c->keys[KEPT_KEY_SELECT_SCORER], KEPT_SCORER_RECENT);
+    at_most(c, "SCORER", c->keys[KEPT_KEY_SELECT_SCORER], KEPT_SCORER_DMS);
     at_most(c, "z_stride", p->z_stride, MAX_COUNT);
     require(c, p->refresh != 0, "refresh", p->refresh);
     if (c->keys[KEPT_KEY_SELECT_SCORER] <= KEPT_SCORER_DIRECT)

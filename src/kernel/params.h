@@ -206,8 +206,8 @@ struct kept_slot_write_params {
  * decides for a token), in slot BASE + p - EDGE - shift; nothing is written when p < EDGE or the
  * slot is not one of 0 … CAP-1. BASE counts as at most CAP.
  *   DMS 0  a gate: the stored score becomes a
- *   DMS 1  Dynamic Memory Sparsification (Lancucki et al. 2025, arXiv 2506.05345): a > 0 evicts: the
- *          score becomes -a, and until p - shift + window + 1 where a > 0, else 2^31 - 1
+ *   DMS 1  Dynamic Memory Sparsification (Lancucki et al. 2025, arXiv 2506.05345): a > 0 evicts:
+ *          the score becomes -a, and until p - shift + window + 1 where a > 0, else 2^31 - 1
  * total: slots of all heads. */
 struct kept_birth_params {
     KEPT_U32 rows_at, row_first, row_cap;
@@ -311,6 +311,7 @@ struct kept_argmax_params {
 #define KEPT_SCORER_DIRECT 1u   /* row 0 of z, every time */
 #define KEPT_SCORER_STORED 2u   /* the stored score, given at birth */
 #define KEPT_SCORER_RECENT 3u   /* the position: the oldest goes */
+#define KEPT_SCORER_DMS 4u      /* the stored score; below 0 goes whatever the budget */
 
 /* q_stats: adds the block's queries (queries[r][n_head * d], r = 0 … block-1: rotated by nothing,
  * not scaled) to the sums of their query head; tokens at positions below `sinks` are left out. */
@@ -344,7 +345,8 @@ struct kept_score_params {
  * z_stride of kept_score_params. */
 
 /* slot_select: one group per KV head. m = max(0, count - BUDGET), at most C - sinks (C = 0
- *     when count < window) and at most block.
+ *     when count < window) and at most block. DMS: m = max(count - BUDGET, how many of slots
+ *     sinks … C-1 have a stored score below 0 or one that is no number), within the same limits.
  *   EXPECTED, m > 0: when everything was scored (from = 0, see above), for each query head of the
  *     group top = max of z over the count slots, lse = log of the sum of exp(z + bias). For every
  *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =

@@ -138,6 +138,8 @@ static uint32_t select_scorer(const struct kept_retention *retention)
 {
     if (retention->mode == KEPT_RETAIN_WINDOW)
         return KEPT_SCORER_RECENT;
+    if (retention->dms)
+        return KEPT_SCORER_DMS;
     return retention->scorer == KEPT_SCORER_BY_EXPECTED  ? KEPT_SCORER_EXPECTED
            : retention->scorer == KEPT_SCORER_BY_KEYDIFF ? KEPT_SCORER_DIRECT
                                                          : KEPT_SCORER_STORED;
@@ -197,7 +199,7 @@ static void move_slots(const struct maintain *m)
                                       .n_kv = store->n_kv,
                                       .d = store->d,
                                       .total = store->total,
-                                      .meta_planes = 2};
+                                      .meta_planes = m->retention->dms ? 3 : 2};
     call.keys[KEPT_KEY_ORDER] = m->emit->order;
     call.keys[KEPT_KEY_MOVE_KT] = store->k_type;
     call.keys[KEPT_KEY_MOVE_VT] = store->v_type;

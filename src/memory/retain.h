@@ -20,6 +20,7 @@ struct kept_retention {
     bool on;
     enum kept_retain mode;
     enum kept_scorer scorer;
+    bool dms; /* the model decides what goes (scorer BY_GATE: scores are given at birth) */
     bool merge;
     bool compact;
     uint32_t past;          /* tokens that the budgets are shares of */

@@ -1,7 +1,7 @@
 /* tune/check_birth.c: cases and bounds of slot_birth.
  *
- * Two roundings of a sum and one or two of a product and a sum: 4 u of the sizes added up. Whether a
- * token is evicted is compared bit for bit: decisions keep a distance from 0 or are exactly 0.
+ * Two roundings of a sum and one or two of a product and a sum: 4 u of the sizes added up. Whether
+ * a token is evicted is compared bit for bit: decisions keep a distance from 0 or are exactly 0.
  */
 #include <math.h>
 

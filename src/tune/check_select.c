@@ -25,7 +25,7 @@ enum { SEL_Z, SEL_STATS, SEL_SCORES, SEL_META, SEL_HEADS, SEL_MOVES, SEL_STEP };
 void kept_keys_slot_select(struct check_case *c)
 {
     kept_check_group(c, 16, 256);
-    kept_check_set_key(c, "SCORER", kept_check_range(c, 0, 3));
+    kept_check_set_key(c, "SCORER", kept_check_range(c, 0, KEPT_SCORER_DMS));
     if (kept_check_chance(c, 30))
         kept_check_set_key(c, "SCORER", KEPT_SCORER_EXPECTED);
 }
@@ -134,7 +134,7 @@ static void fill_ranks(struct check_case *c, const struct check_store *st)
             expected_ranks(c, st, h);
         else if (scorer == KEPT_SCORER_DIRECT)
             plain_ranks(c, z, n);
-        else if (scorer == KEPT_SCORER_STORED)
+        else if (scorer == KEPT_SCORER_STORED || scorer == KEPT_SCORER_DMS)
             plain_ranks(c, score, n);
         if (scorer == KEPT_SCORER_EXPECTED && c->model == NULL && kept_check_chance(c, 15))
             spoil_ranks(c, st, h);

@@ -98,7 +98,8 @@ def add_tokenizer(writer, arch):
     return len(names)
 
 
-def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, embd, out, by_layer=False):
+def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, embd, out, by_layer=False,
+                dms=None):
     w = gguf.GGUFWriter(path, arch)
     w.add_name(path.stem)
     w.add_block_count(n_layer)
@@ -115,6 +116,10 @@ def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, e
         w.add_sliding_window(WINDOW)
     else:
         w.add_rope_dimension_count(HEAD_DIM)
+    if dms:
+        for key, value in dms.items():
+            add = {str: w.add_string, int: w.add_uint32, float: w.add_float32}[type(value)]
+            add(f"kept.dms.{key}", value)
     n_vocab = add_tokenizer(w, arch)
     if arch == "llama":
         w.add_vocab_size(n_vocab)
@@ -130,6 +135,9 @@ def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, e
             turn += 1
         for name in ("attn_norm", "ffn_norm"):
             add_norm(w, rng, f"blk.{i}.{name}.weight", n_embd)
+        if dms and dms["form"] == "separate":
+            add_matrix(w, rng, f"blk.{i}.attn_dms.weight", "F32", n_kv, n_embd)
+            add_norm(w, rng, f"blk.{i}.attn_dms_norm.weight", n_embd)
         if arch == "gemma3":
             for name in ("post_attention_norm", "post_ffw_norm"):
                 add_norm(w, rng, f"blk.{i}.{name}.weight", n_embd)
@@ -160,4 +168,5 @@ def main():
               f"standard deviation of the logits {logits.std():.2f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

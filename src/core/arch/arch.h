@@ -39,6 +39,9 @@ kept_status kept_arch_fail(struct kept_arch_reader *in, kept_status status, cons
  * up, down) found, biases where present. */
 void kept_arch_read_decoder(struct kept_arch_reader *in, struct kept_shape *out);
 
+/* Metadata kept.dms.* and its tensors, where the file has them (docs/dms.md). */
+void kept_arch_read_dms(struct kept_arch_reader *in, struct kept_shape *out);
+
 struct kept_arch {
     const char *name; /* general.architecture */
     void (*read)(struct kept_arch_reader *in, struct kept_shape *out);

@@ -1,5 +1,5 @@
-/* kernel/ref/ref_birth.c: reference of slot_birth: scores, and how long a token can be seen, decided
- * when it is written.
+/* kernel/ref/ref_birth.c: reference of slot_birth: scores, and how long a token can be seen,
+ * decided when it is written.
  */
 #include "kernel/ref/ref.h"
 

@@ -119,12 +119,23 @@ static uint32_t fill(const struct select *s, const uint32_t *evicted, uint32_t *
     return n;
 }
 
+/* DMS: how many go whatever the budget. */
+static uint32_t flagged(const struct select *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = s->p->sinks; i < s->c; i++)
+        n += !(s->score[i] >= 0);
+    return n;
+}
+
 static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
 {
     const struct kept_select_params *p = s->p;
     uint32_t block = s->block.block, *evicted = moves + KEPT_MOVES_LISTS;
     uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
     s->c = s->count > p->window ? s->count - p->window : 0;
+    if (s->scorer == KEPT_SCORER_DMS)
+        over = over > flagged(s) ? over : flagged(s);
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
     if (s->m > 0 && s->scorer == KEPT_SCORER_EXPECTED) {
