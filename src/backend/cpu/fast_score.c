@@ -3,7 +3,8 @@
  *
  * A lane is a slot: a key tile becomes f32 once, element i of 16 slots a vector, and every query
  * head of the group uses it. Expected attention is the costly one, d^2 products a slot and query
- * head: the sums of q q^T are symmetric, so only rows i and columns j >= i are taken; ROWS rows times
+ * head: the sums of q q^T are symmetric, so only rows i and columns j >= i are taken; ROWS rows
+ * times
  * TILES tiles of slots are summed in registers.
  */
 #include <math.h>
