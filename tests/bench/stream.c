@@ -8,6 +8,8 @@
  * percentile of a decoded token; live slots; bytes planned and in use at the end. full 1:
  * everything kept.
  */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
