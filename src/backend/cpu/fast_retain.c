@@ -1,9 +1,9 @@
 /* backend/cpu/fast_retain.c: what happens to evicted slots: the nearest kept slot, the values that
  * it takes over, moves, keys turned to compact positions.
  *
- * slot_nearest is the costly one, d products for every pair of an evicted and a kept slot: a tile of
- * keys becomes f32 once (lane = slot) and meets all evicted keys, COLUMNS at a time in registers;
- * the best so far of every evicted slot is kept lane by lane.
+ * slot_nearest is the costly one, d products for every pair of an evicted and a kept slot: a tile
+ * of keys becomes f32 once (lane = slot) and meets all evicted keys, COLUMNS at a time in
+ * registers; the best so far of every evicted slot is kept lane by lane.
  */
 #include <math.h>
 
@@ -276,8 +276,8 @@ void CPU_NAME(slot_merge)(const struct kept_host_call *call, struct kept_pool *p
 
 /* ---- slot_move ---- */
 
-/* The words of slot `from` to slot `to`, both from the start of the binding: of a K tile every 16th,
- * of a V tile two rows. */
+/* The words of slot `from` to slot `to`, both from the start of the binding: of a K tile every
+ * 16th, of a V tile two rows. */
 static void move_k(uint32_t type, uint32_t d, uint32_t *store, size_t from, size_t to)
 {
     uint32_t words = KEPT_SLOT_Q(type, d) + KEPT_SLOT_S(type, d);
