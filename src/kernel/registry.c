@@ -51,7 +51,7 @@ struct row_params {
 #define COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)                                                    \
     (sizeof(n0) > 1) + (sizeof(n1) > 1) + (sizeof(n2) > 1) + (sizeof(n3) > 1) + (sizeof(n4) > 1) + \
         (sizeof(n5) > 1) + (sizeof(n6) > 1) + (sizeof(n7) > 1)
-#define KEPT_BINDS(...)                                                                       \
+#define KEPT_BINDS(...)                                                                         \
     BINDS_12(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", \
              NONE, "", NONE, "", NONE, "", NONE, "", NONE, "")
 #define KEPT_KEYS(...) \

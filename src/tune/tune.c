@@ -32,8 +32,8 @@ void kept_tune_device(const struct kept_profile *profile, struct kept_tuning *ou
     while (!matches(classes[i].api, profile->api) || !matches(classes[i].type, profile->type))
         i++; /* the last row matches everything */
     *out = classes[i].tuning;
-    uint32_t *groups[] = {&out->matvec_wg, &out->matmat_wg, &out->norm_wg,  &out->slot_wg,
-                          &out->glu_wg,    &out->argmax_wg, &out->embed_wg, &out->merge_wg,
+    uint32_t *groups[] = {&out->matvec_wg, &out->matmat_wg,  &out->norm_wg,  &out->slot_wg,
+                          &out->glu_wg,    &out->argmax_wg,  &out->embed_wg, &out->merge_wg,
                           &out->decode_wg, &out->prefill_wg, &out->retain_wg};
     uint32_t most = profile->max_group_lanes ? profile->max_group_lanes : 128;
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
