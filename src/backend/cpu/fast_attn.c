@@ -47,9 +47,9 @@ struct columns {
 struct block {
     uint32_t n_tiles;
     const uint32_t *v[BLOCK_TILES];
-    float score[MAX_COLUMNS][BLOCK_SLOTS];  /* then exp(score - m) */
-    float scaled[MAX_COLUMNS][BLOCK_SLOTS]; /* that times the scale of a block of V */
-    uint32_t n_live, live[BLOCK_SLOTS];     /* places in the block that some column attends */
+    float score[MAX_COLUMNS][BLOCK_SLOTS];     /* then exp(score - m) */
+    float scaled[2][MAX_COLUMNS][BLOCK_SLOTS]; /* that times the scales of two blocks of V */
+    uint32_t n_live, live[BLOCK_SLOTS];        /* places in the block that some column attends */
 };
 
 /* No columns yet. */
@@ -170,25 +170,28 @@ static void block_softmax(struct columns *c, struct block *b, uint32_t i)
     c->l[i] += vf_hsum(sum);
 }
 
-/* The weights of all columns times the scales of block i_block of the values. */
-static void scale_weights(uint32_t type, const struct columns *c, struct block *b, uint32_t i_block)
+/* The weights of all columns times the scales of blocks 2j and 2j + 1 of the values. */
+static void scale_weights(uint32_t type, const struct columns *c, struct block *b, uint32_t j)
 {
     for (uint32_t t = 0; t < b->n_tiles; t++) {
-        vi pair = fast_scale_words(type, b->v[t], c->p->d, i_block / 2);
-        vf scale = vf_half(i_block % 2 == 0 ? pair : VI_SHR(pair, 16));
-        for (uint32_t i = 0; i < c->n; i++)
-            vf_store(&b->scaled[i][16 * t], vf_mul(scale, vf_load(&b->score[i][16 * t])));
+        vi pair = fast_scale_words(type, b->v[t], c->p->d, j);
+        vf even = vf_half(pair), odd = vf_half(VI_SHR(pair, 16));
+        for (uint32_t i = 0; i < c->n; i++) {
+            vf weight = vf_load(&b->score[i][16 * t]);
+            vf_store(&b->scaled[0][i][16 * t], vf_mul(even, weight));
+            vf_store(&b->scaled[1][i][16 * t], vf_mul(odd, weight));
+        }
     }
 }
 
 SIMD_INLINE void block_output(const int type, const int n, struct columns *c, struct block *b)
 {
     const uint32_t d = c->p->d, row_words = KEPT_SLOT_Q((uint32_t)type, d);
-    float(*weight)[BLOCK_SLOTS] = type == KEPT_FMT_F16 ? b->score : b->scaled;
     for (uint32_t k = 0; k < d; k += 16) {
         vf acc[MAX_COLUMNS];
-        if (type != KEPT_FMT_F16 && k % 32 == 0)
-            scale_weights((uint32_t)type, c, b, k / 32);
+        float(*weight)[BLOCK_SLOTS] = type == KEPT_FMT_F16 ? b->score : b->scaled[k / 32 % 2];
+        if (type != KEPT_FMT_F16 && k % 64 == 0)
+            scale_weights((uint32_t)type, c, b, k / 64);
         for (int i = 0; i < n; i++)
             acc[i] = vf_load(&c->o[i][k]);
         for (uint32_t j = 0; j < b->n_live; j++) {
@@ -204,7 +207,8 @@ SIMD_INLINE void block_output(const int type, const int n, struct columns *c, st
 
 /* ---- forms ---- */
 
-/* fn(type, columns, c, …) with type and the number of columns as constants. */
+/* fn(type, columns, c, …) with type and the number of columns as constants; in portable C the latter
+ * as a variable, which is as fast and much less code. */
 #define OF_COLUMNS(n, fn, type, ...) \
     case n:                          \
         fn(type, n, __VA_ARGS__);    \
@@ -218,6 +222,9 @@ SIMD_INLINE void block_output(const int type, const int n, struct columns *c, st
 #else
 #define MORE_COLUMNS(...)
 #endif
+#if CPU_SIMD == 0
+#define BY_COLUMNS(fn, type, c, ...) fn(type, (int)(c)->n, c, __VA_ARGS__)
+#else
 #define BY_COLUMNS(fn, type, c, ...)            \
     switch ((c)->n) {                           \
         OF_COLUMNS(1, fn, type, c, __VA_ARGS__) \
@@ -228,6 +235,7 @@ SIMD_INLINE void block_output(const int type, const int n, struct columns *c, st
     default:                                    \
         break;                                  \
     }
+#endif
 
 typedef void (*scores_fn)(const struct columns *c, uint32_t tile, struct block *b);
 typedef void (*output_fn)(struct columns *c, struct block *b);

@@ -1,189 +1,20 @@
-/* backend/cpu/fast_retain.c: what happens to evicted slots: the nearest kept slot, the values that
- * it takes over, moves, keys turned to compact positions.
- *
- * slot_nearest is the costly one, d products for every pair of an evicted and a kept slot: a tile
- * of keys becomes f32 once (lane = slot) and meets all evicted keys, COLUMNS at a time in
- * registers; the best so far of every evicted slot is kept lane by lane.
+/* backend/cpu/fast_retain.c: what happens after slot_select: values of evicted slots into kept
+ * ones, moves, keys turned to compact positions.
  */
 #include <math.h>
 
 #include "backend/cpu/fast.h"
-#include "backend/cpu/fast_slots.h"
-#include "kernel/ref/ref_maintain.h"
-
-/* One KV head of a call: its slots and what slot_select said, counts within bounds. */
-struct moves {
-    struct ref_head head;
-    uint32_t m, count, fills, c;
-    const uint32_t *evicted, *from, *to;
-    bool rotate;
-};
+#include "backend/cpu/fast_moves.h"
 
 struct job {
     const struct kept_host_call *call;
     struct ref_block block;
 };
 
-static struct moves moves_of(const uint8_t *heads, const uint8_t *tables, uint32_t kv_head,
-                             uint32_t total, uint32_t block)
-{
-    const uint32_t *t = (const uint32_t *)tables + (size_t)kv_head * KEPT_MOVES_STRIDE(block);
-    struct moves m = {.head = fast_head_at((const uint32_t *)heads, kv_head, total)};
-    m.m = ref_min(t[KEPT_MOVES_M], block);
-    m.count = ref_min(t[KEPT_MOVES_COUNT], m.head.cap);
-    m.fills = ref_min(t[KEPT_MOVES_FILLS], block);
-    m.c = ref_min(t[KEPT_MOVES_C], m.head.cap);
-    m.rotate = t[KEPT_MOVES_ROTATE] == 1;
-    m.evicted = t + KEPT_MOVES_LISTS;
-    m.from = m.evicted + block;
-    m.to = m.from + block;
-    return m;
-}
-
-/* ---- slot_nearest ---- */
-
-#define NEAR_FLOATS 16384u /* of evicted keys at once */
-#if CPU_SIMD == 512
-#define COLUMNS 8
-#else
-#define COLUMNS 4
-#endif
-
-/* Some evicted slots of a KV head, what they meet and the best they met. */
-struct nearest {
-    uint32_t d, n;                    /* n: a multiple of COLUMNS, the last ones repeated */
-    uint32_t evicted[KEPT_MAX_BLOCK]; /* which numbers of the list */
-    float best[KEPT_MAX_BLOCK][16];
-    uint32_t slot[KEPT_MAX_BLOCK][16];
-    float key[NEAR_FLOATS];                       /* [n][d] */
-    float y[16 * KEPT_MAX_HEAD_DIM], inverse[16]; /* a tile, and 1 / its keys' lengths */
-};
-
-/* Takes evicted slots from number e on, as many as fit; returns where the next ones begin. A key
- * that is no number becomes NaN as a whole, so that all it meets counts the same. */
-static uint32_t take_evicted(struct nearest *w, const struct moves *m, uint32_t type,
-                             const uint32_t *store, uint32_t e)
-{
-    uint32_t cap = ref_min(KEPT_MAX_BLOCK, NEAR_FLOATS / w->d) / COLUMNS * COLUMNS;
-    for (w->n = 0; e < m->m && w->n < cap; e++) {
-        if (m->evicted[e] >= m->head.cap)
-            continue;
-        float *key = w->key + (size_t)w->n * w->d;
-        vf sum = vf_set(0);
-        fast_values_k(type, w->d, store, (size_t)m->head.first + m->evicted[e], key);
-        for (uint32_t i = 0; i < w->d; i += 16)
-            sum = vf_fma(vf_load(key + i), vf_load(key + i), sum);
-        if (!isfinite(vf_hsum(sum)))
-            for (uint32_t i = 0; i < w->d; i++)
-                key[i] = NAN;
-        w->evicted[w->n++] = e;
-    }
-    for (; w->n % COLUMNS != 0; w->n++) {
-        w->evicted[w->n] = w->evicted[w->n - 1];
-        memcpy(w->key + (size_t)w->n * w->d, w->key + (size_t)(w->n - 1) * w->d, w->d * 4);
-    }
-    for (uint32_t i = 0; i < w->n; i++) {
-        vf_store(w->best[i], vf_set(-INFINITY));
-        memset(w->slot[i], 0, sizeof w->slot[i]);
-    }
-    return e;
-}
-
-/* The tile as f32. */
-static void take_tile(struct nearest *w, uint32_t type, const uint32_t *tile)
-{
-    vf square = vf_set(0);
-    fast_keys(type, tile, w->d, w->y, 16);
-    for (uint32_t i = 0; i < w->d; i++)
-        square = vf_fma(vf_load(w->y + 16 * i), vf_load(w->y + 16 * i), square);
-    /* a length of 0 makes every likeness NaN */
-    vf_store(w->inverse, vf_div(vf_set(1), vf_sqrt(square)));
-}
-
-/* COLUMNS evicted slots from `at` on against the tile, whose first slot is `slot`; lanes outside
- * `kept` do not count. */
-static void meet(struct nearest *w, uint32_t at, uint32_t slot, vm kept)
-{
-    const float *key = w->key + (size_t)at * w->d;
-    vf dot[COLUMNS], inverse = vf_load(w->inverse);
-    vf place = vf_bits(vi_add(vi_iota(), vi_set(slot)));
-    for (int c = 0; c < COLUMNS; c++)
-        dot[c] = vf_set(0);
-    for (uint32_t i = 0; i < w->d; i++) {
-        vf y = vf_load(w->y + 16 * i);
-        for (int c = 0; c < COLUMNS; c++)
-            dot[c] = vf_fma(y, vf_set(key[(size_t)c * w->d + i]), dot[c]);
-    }
-    for (int c = 0; c < COLUMNS; c++) {
-        float *best = w->best[at + (uint32_t)c];
-        uint32_t *of = w->slot[at + (uint32_t)c];
-        vf like = vf_max(vf_mul(dot[c], inverse), vf_set(-3e38f)); /* NaN too */
-        vm better = vm_and(kept, vm_less(vf_load(best), like));
-        vf_store(best, vf_select(better, like, vf_load(best)));
-        vf_store((float *)of, vf_select(better, place, vf_bits(vi_load(of))));
-    }
-}
-
-/* Writes the best of all lanes, of equals the lowest slot. */
-static void put_nearest(const struct nearest *w, uint32_t *near)
-{
-    for (uint32_t i = 0; i < w->n; i++) {
-        uint32_t lane = 0;
-        for (uint32_t r = 1; r < 16; r++)
-            if (w->best[i][r] > w->best[i][lane] ||
-                (w->best[i][r] == w->best[i][lane] && w->slot[i][r] < w->slot[i][lane]))
-                lane = r;
-        memcpy(near + (size_t)2 * w->evicted[i], &w->best[i][lane], 4);
-        near[2 * w->evicted[i] + 1] = w->slot[i][lane];
-    }
-}
-
-static void nearest_item(void *user, uint32_t item, uint32_t i_thread)
-{
-    (void)i_thread;
-    const struct job *job = user;
-    const struct kept_host_call *call = job->call;
-    const struct kept_merge_slots_params *p = call->params;
-    uint32_t h = item / p->n_splits, split = item % p->n_splits;
-    uint32_t type = call->keys[KEPT_KEY_SCORE_KT], words = KEPT_TILE_WORDS(type, p->d);
-    const struct moves m = moves_of(call->bind[2], call->bind[3], h, p->total, job->block.block);
-    const uint32_t *store = (const uint32_t *)call->bind[0];
-    const int32_t *pos = (const int32_t *)call->bind[1] + m.head.first;
-    uint32_t *near = (uint32_t *)call->bind[4] + (size_t)2 * item * job->block.block;
-    uint64_t n_tiles = (m.count + 15) / 16;
-    uint32_t begin = (uint32_t)(n_tiles * split / p->n_splits);
-    uint32_t end = (uint32_t)(n_tiles * (split + 1) / p->n_splits);
-    struct nearest w;
-    w.d = p->d;
-    for (uint32_t e = 0; e < m.m;) {
-        e = take_evicted(&w, &m, type, store, e);
-        for (uint32_t t = begin; w.n > 0 && t < end; t++) {
-            vi gone = vi_xor(vi_load(pos + 16 * t), vi_set((uint32_t)KEPT_POS_GONE)),
-               none = vi_set(0);
-            vm kept = vm_and(vm_lt(vi_add(vi_iota(), vi_set(16 * t)), vi_set(m.count)),
-                             vm_or(vm_lt(gone, none), vm_lt(none, gone)));
-            if (vm_bits(kept) == 0)
-                continue;
-            take_tile(&w, type, store + (m.head.first / 16 + t) * (size_t)words);
-            for (uint32_t at = 0; at < w.n; at += COLUMNS)
-                meet(&w, at, 16 * t, kept);
-        }
-        put_nearest(&w, near);
-    }
-}
-
-void CPU_NAME(slot_nearest)(const struct kept_host_call *call, struct kept_pool *pool)
-{
-    const struct kept_merge_slots_params *p = call->params;
-    struct job job = {.call = call};
-    if (ref_block_of(p, (const uint32_t *)call->bind[5], &job.block))
-        kept_pool_run(pool, p->n_kv * p->n_splits, nearest_item, &job);
-}
-
 /* ---- slot_merge ---- */
 
 struct merge {
-    struct moves moves;
+    struct fast_moves moves;
     uint32_t type, d;
     uint32_t *v;
     float *bias, *score, *weight;  /* from slot 0 of the head on */
@@ -248,7 +79,7 @@ static void merge_item(void *user, uint32_t h, uint32_t i_thread)
     const struct kept_merge_slots_params *p = call->params;
     uint32_t block = job->block.block;
     struct merge g;
-    g.moves = moves_of(call->bind[3], call->bind[4], h, p->total, block);
+    g.moves = fast_moves_of(call->bind[3], call->bind[4], h, p->total, block);
     g.type = call->keys[KEPT_KEY_SLOT_MERGE_VT];
     g.d = p->d;
     g.v = (uint32_t *)call->bind[0];
@@ -323,8 +154,8 @@ static void move_item(void *user, uint32_t item, uint32_t i_thread)
     const struct kept_host_call *call = job->call;
     const struct kept_move_params *p = call->params;
     bool keys = item % 2 == 0;
-    const struct moves m =
-        moves_of(call->bind[4], call->bind[5], item / 2, p->total, job->block.block);
+    const struct fast_moves m =
+        fast_moves_of(call->bind[4], call->bind[5], item / 2, p->total, job->block.block);
     if (m.m == 0)
         return;
     for (uint32_t i = 0; i < m.fills; i++)
@@ -375,7 +206,8 @@ static void rotate_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t first = item % n_items * ROTATE_SLOTS;
     const struct ref_rope rope = {(const float *)call->bind[2], call->bind_bytes[2], p->n_rot,
                                   p->rope_pairs, p->hi_bias};
-    const struct moves m = moves_of(call->bind[3], call->bind[4], h, p->total, job->block.block);
+    const struct fast_moves m =
+        fast_moves_of(call->bind[3], call->bind[4], h, p->total, job->block.block);
     const uint32_t *z = (const uint32_t *)call->bind[5] + (size_t)h * p->z_head_stride;
     int32_t *pos = (int32_t *)call->bind[1] + m.head.first;
     uint32_t n = ref_min(ref_min(m.head.base, m.head.cap), p->z_stride);
