@@ -14,21 +14,20 @@
 #define PER_SET (EVICTED / SETS)
 #define AT_ONCE (PER_SET >= 8 ? 8 : PER_SET >= 4 ? 4 : PER_SET >= 2 ? 2 : 1)
 
-/* Slots of tile t that are kept ones. */
-static I kept_slots(__global const uint *pos, uint t, uint count)
+/* What is added to likenesses of tile t: 0, or -inf where the slot is not a kept one. */
+static F penalty(__global const uint *pos, uint t, uint count)
 {
     uint slot = t * 16 + OWN_SLOT;
-    uint n = slot < count ? count - slot : 0;
-    U p = load_words(pos + slot, n, (uint)KEPT_POS_GONE);
+    U p = load_words(pos + slot, slot < count ? count - slot : 0, (uint)KEPT_POS_GONE);
 #if KEPT_V == 16
-    return p != (uint)KEPT_POS_GONE;
+    return select((F)(0.0f), (F)(-INFINITY), p == (uint)KEPT_POS_GONE);
 #else
-    return p != (uint)KEPT_POS_GONE ? -1 : 0;
+    return p == (uint)KEPT_POS_GONE ? -INFINITY : 0.0f;
 #endif
 }
 
 /* Compares the tile y with evicted keys x of this set; n of them count. */
-static void compare(TILE y, SHARED const float *x, uint n, uint t, I kept, F inverse, TILE best,
+static void compare(TILE y, SHARED const float *x, uint n, uint t, F gone, F inverse, TILE best,
                     TILE at)
 {
     for (uint b = SET * AT_ONCE; b < n; b += SETS * AT_ONCE) {
@@ -45,17 +44,15 @@ static void compare(TILE y, SHARED const float *x, uint n, uint t, I kept, F inv
 #pragma unroll
         for (uint k = 0; k < AT_ONCE; k++) {
             F like = dot[k] * inverse, old = OWN(best, b + k);
+            like = MAC(like, (F)(0.0f), like); /* the infinite is no number either */
 #if KEPT_V == 16
-            like = select((F)(-3e38f), like, fabs(like) < INFINITY);
-            I better = like > old && kept;
-            OWN(best, b + k) = select(old, like, better);
-            OWN(at, b + k) = select(OWN(at, b + k), (F)((float)t), better);
+            like = select((F)(-3e38f), like, like > -3e38f) + gone;
+            OWN(at, b + k) = select(OWN(at, b + k), (F)((float)t), like > old);
+            OWN(best, b + k) = select(old, like, like > old);
 #else
-            like = fabs(like) < INFINITY ? like : -3e38f;
-            if (kept && like > old) {
-                OWN(best, b + k) = like;
-                OWN(at, b + k) = (float)t;
-            }
+            like = (like > -3e38f ? like : -3e38f) + gone;
+            OWN(at, b + k) = like > old ? (float)t : OWN(at, b + k);
+            OWN(best, b + k) = like > old ? like : old;
 #endif
         }
     }
@@ -127,7 +124,7 @@ __kernel KEPT_GROUP void slot_nearest(__global const uint *k_slots, __global con
         for (uint t = first; t < end; t++) {
             tile_load(k + (ulong)t * KEPT_TILE_WORDS(KT, D), (I)(-1), y);
             F inverse = rsqrt(SET_SUM(tile_square(y), scratch));
-            compare(y, x, n, t, kept_slots(pos, t, m.count), inverse, best, at);
+            compare(y, x, n, t, penalty(pos, t, m.count), inverse, best, at);
             SYNC();
         }
         for (uint b = LID; b < n; b += WG)
