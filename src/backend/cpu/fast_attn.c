@@ -207,8 +207,8 @@ SIMD_INLINE void block_output(const int type, const int n, struct columns *c, st
 
 /* ---- forms ---- */
 
-/* fn(type, columns, c, …) with type and the number of columns as constants; in portable C the latter
- * as a variable, which is as fast and much less code. */
+/* fn(type, columns, c, …) with type and the number of columns as constants; in portable C the
+ * latter as a variable, which is as fast and much less code. */
 #define OF_COLUMNS(n, fn, type, ...) \
     case n:                          \
         fn(type, n, __VA_ARGS__);    \

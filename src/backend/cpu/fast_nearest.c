@@ -5,8 +5,8 @@
  * time in registers; the best so far of every evicted slot is kept lane by lane. Two forms:
  *
  *   floats  the tile as f32, one multiplication an element
- *   bytes   quantised keys on processors with products of four bytes (AVX-512 VNNI): the products of
- *           a block of 32 are summed as integers, exactly, then scaled by both blocks' scales. The
+ *   bytes   quantised keys on processors with products of four bytes (AVX-512 VNNI): the products
+ *           of a block of 32 are summed as integers, exactly, then scaled by both scales. The
  *           instruction multiplies unsigned by signed bytes: the tile's are 128 too large, and the
  *           sum begins at -128 times the sum of the evicted key's.
  */
