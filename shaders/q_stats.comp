@@ -10,27 +10,12 @@ layout(constant_id = 1) const uint D = 64;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_stats_params p;
-};
+layout(push_constant) uniform Push { kept_stats_params p; };
 
-layout(std430, binding = 0) readonly restrict buffer Queries
-{
-    float q1[];
-};
-layout(std430, binding = 0) readonly restrict buffer Queries4
-{
-    vec4 q4[];
-};
-layout(std430, binding = 1) restrict buffer Stats
-{
-    float stats[];
-};
-layout(std430, binding = 2) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) readonly restrict buffer Queries { float q1[]; };
+layout(std430, binding = 0) readonly restrict buffer Queries4 { vec4 q4[]; };
+layout(std430, binding = 1) restrict buffer Stats { float stats[]; };
+layout(std430, binding = 2) readonly restrict buffer Step { uint step_words[]; };
 
 const uint BATCH = 64u;
 const uint NEED = (D + WG - 1u) / WG;

@@ -19,50 +19,25 @@ layout(constant_id = 4) const uint VT = 1;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_score_params p;
-};
+layout(push_constant) uniform Push { kept_score_params p; };
 
-layout(std430, binding = 0) readonly restrict buffer KSlots
-{
-    uint k1[];
-};
-layout(std430, binding = 0) readonly restrict buffer KSlots4
-{
-    uvec4 k4[];
-};
-layout(std430, binding = 1) readonly restrict buffer VSlots
-{
-    uint v1[];
-};
-layout(std430, binding = 2) readonly restrict buffer Stats
-{
-    vec4 stats4[];
-};
-layout(std430, binding = 3) readonly restrict buffer Table
-{
-    vec2 table[];
-};
-layout(std430, binding = 4) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 5) writeonly restrict buffer Z
-{
-    float z[];
-};
-layout(std430, binding = 6) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) readonly restrict buffer KSlots { uint k1[]; };
+layout(std430, binding = 0) readonly restrict buffer KSlots4 { uvec4 k4[]; };
+layout(std430, binding = 1) readonly restrict buffer VSlots { uint v1[]; };
+layout(std430, binding = 2) readonly restrict buffer Stats { vec4 stats4[]; };
+layout(std430, binding = 3) readonly restrict buffer Table { vec2 table[]; };
+layout(std430, binding = 4) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 5) writeonly restrict buffer Z { float z[]; };
+layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 // 8 KiB of keys; a slot's elements are a bank apart.
 const uint NS = D <= 32u ? 64u : D <= 64u ? 32u : D <= 128u ? 16u : D <= 256u ? 8u : 4u;
 const uint SPL = NS > WG ? NS / WG : 1u;
 const uint PARTS = WG > NS ? WG / NS : 1u;
-const uint IB = WG >= 32u ? 16u : 8u;
+const uint IB = D > 256u ? 16u : WG < 32u ? 8u : 16u;
 const uint Q = IB / 4u;
+// Rows of S a turn. Lavapipe leaves all loops of an invocation after 65,535 turns together.
+const uint ROWS = D > 256u ? 16u : 8u;
 
 shared float y[D * (NS + 1u)];
 shared vec2 turn[D / 2u];
@@ -121,21 +96,6 @@ vec2 sum_parts(vec2 v)
     return v;
 }
 
-// Row j of S, columns of a block: into the lane's sums t.
-#define ADD_ROW(j)                                                \
-    {                                                             \
-        float yj[SPL];                                            \
-        [[unroll]] for (uint n = 0u; n < SPL; n++) {              \
-            yj[n] = y[(j) * (NS + 1u) + slot + n * WG];           \
-        }                                                         \
-        [[unroll]] for (uint k = 0u; k < Q; k++) {                \
-            vec4 s = stats4[at + (j) * (D / 4u) + b * Q + k];     \
-            [[unroll]] for (uint n = 0u; n < SPL; n++) {          \
-                t[n * Q + k] = fma(vec4(yj[n]), s, t[n * Q + k]); \
-            }                                                     \
-        }                                                         \
-    }
-
 // Of the slots of this lane: sum of q . y, y^T S y; a lane's share of them.
 void multiply(uint at, out vec2 sums[SPL])
 {
@@ -153,14 +113,21 @@ void multiply(uint at, out vec2 sums[SPL])
         [[unroll]] for (uint k = 0u; k < SPL * Q; k++) {
             t[k] = vec4(0.0);
         }
-        for (uint j = 0u; j < b * IB; j++) {
-            ADD_ROW(j)
-        }
-        [[unroll]] for (uint k = 0u; k < SPL * Q; k++) {
-            t[k] *= 2.0;
-        }
-        for (uint j = b * IB; j < (b + 1u) * IB; j++) {
-            ADD_ROW(j)
+        for (uint j0 = 0u; j0 < (b + 1u) * IB; j0 += ROWS) {
+            float times = j0 < b * IB ? 2.0 : 1.0;
+            [[unroll]] for (uint i = 0u; i < ROWS; i++) {
+                uint j = j0 + i;
+                float yj[SPL];
+                [[unroll]] for (uint n = 0u; n < SPL; n++) {
+                    yj[n] = times * y[j * (NS + 1u) + slot + n * WG];
+                }
+                [[unroll]] for (uint k = 0u; k < Q; k++) {
+                    vec4 s = stats4[at + j * (D / 4u) + b * Q + k];
+                    [[unroll]] for (uint n = 0u; n < SPL; n++) {
+                        t[n * Q + k] = fma(vec4(yj[n]), s, t[n * Q + k]);
+                    }
+                }
+            }
         }
         [[unroll]] for (uint k = 0u; k < IB; k++) {
             float sum = stats4[at + D * (D / 4u) + b * Q + (k >> 2)][k & 3u];

@@ -11,39 +11,15 @@ layout(constant_id = 2) const uint VT = 1;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_merge_slots_params p;
-};
+layout(push_constant) uniform Push { kept_merge_slots_params p; };
 
-layout(std430, binding = 0) restrict buffer VSlots
-{
-    uint v1[];
-};
-layout(std430, binding = 1) restrict buffer Meta
-{
-    float meta[];
-};
-layout(std430, binding = 2) restrict buffer Scores
-{
-    float scores[];
-};
-layout(std430, binding = 3) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 4) readonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 5) readonly restrict buffer Near
-{
-    uint near[];
-};
-layout(std430, binding = 6) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) restrict buffer VSlots { uint v1[]; };
+layout(std430, binding = 1) restrict buffer Meta { float meta[]; };
+layout(std430, binding = 2) restrict buffer Scores { float scores[]; };
+layout(std430, binding = 3) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 4) readonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 5) readonly restrict buffer Near { uint near[]; };
+layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 shared float value[D];
 shared uint target[KEPT_MAX_BLOCK];  // nearest slot; CAP: none

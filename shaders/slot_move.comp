@@ -14,39 +14,15 @@ layout(constant_id = 3) const uint VT = 1;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_move_params p;
-};
+layout(push_constant) uniform Push { kept_move_params p; };
 
-layout(std430, binding = 0) restrict buffer KSlots
-{
-    uint k1[];
-};
-layout(std430, binding = 1) restrict buffer VSlots
-{
-    uint v1[];
-};
-layout(std430, binding = 2) restrict buffer Meta
-{
-    uint meta[];
-};
-layout(std430, binding = 3) restrict buffer Scores
-{
-    uint scores[];
-};
-layout(std430, binding = 4) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 5) readonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 6) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) restrict buffer KSlots { uint k1[]; };
+layout(std430, binding = 1) restrict buffer VSlots { uint v1[]; };
+layout(std430, binding = 2) restrict buffer Meta { uint meta[]; };
+layout(std430, binding = 3) restrict buffer Scores { uint scores[]; };
+layout(std430, binding = 4) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 5) readonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 #define KEPT_MOVES
 #include "retain.glsl"

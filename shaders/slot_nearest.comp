@@ -12,39 +12,15 @@ layout(constant_id = 3) const uint KT = 1;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_merge_slots_params p;
-};
+layout(push_constant) uniform Push { kept_merge_slots_params p; };
 
-layout(std430, binding = 0) readonly restrict buffer KSlots
-{
-    uint k1[];
-};
-layout(std430, binding = 0) readonly restrict buffer KSlots4
-{
-    uvec4 k4[];
-};
-layout(std430, binding = 1) readonly restrict buffer Meta
-{
-    int meta[];
-};
-layout(std430, binding = 2) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 3) readonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 4) writeonly restrict buffer Near
-{
-    uint near[];
-};
-layout(std430, binding = 5) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) readonly restrict buffer KSlots { uint k1[]; };
+layout(std430, binding = 0) readonly restrict buffer KSlots4 { uvec4 k4[]; };
+layout(std430, binding = 1) readonly restrict buffer Meta { int meta[]; };
+layout(std430, binding = 2) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 3) readonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 4) writeonly restrict buffer Near { uint near[]; };
+layout(std430, binding = 5) readonly restrict buffer Step { uint step_words[]; };
 
 #define KEPT_D D
 #define KEPT_LOADS_K
@@ -53,9 +29,13 @@ layout(std430, binding = 5) readonly restrict buffer Step
 #define KEPT_MOVES
 #include "retain.glsl"
 
-const uint EB = D > 128u ? 4u : WG > 128u ? 4u : 8u; // at most 16 KiB in all
-const uint SPL = WG < 16u ? 4u : WG < 32u ? 2u : 1u;    // slots of a lane at a time
-const uint LEFT = WG < 8u ? WG : 8u;                 // partial results of a key
+// Keys at a time (at most 16 KiB with best_of) and slots of a lane at a time: more in small groups,
+// where lanes run in turn and what they share is loaded by each of them.
+const uint EB_SMALL = D > 256u ? 4u : D > 128u ? 8u : 16u;
+const uint EB_LARGE = D > 128u ? 4u : WG > 128u ? 4u : 8u;
+const uint EB = WG < 16u ? EB_SMALL : EB_LARGE;
+const uint SPL = WG < 16u ? 8u : WG < 32u ? 2u : 1u;
+const uint LEFT = WG < 8u ? WG : 8u; // partial results of a key
 
 shared vec4 evicted[EB * D / 4u]; // [element / 4][key]
 shared vec2 best_of[EB * WG];     // [key][lane]: likeness, bits of the slot

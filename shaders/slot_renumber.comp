@@ -8,31 +8,13 @@
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_rotate_params p;
-};
+layout(push_constant) uniform Push { kept_rotate_params p; };
 
-layout(std430, binding = 0) readonly restrict buffer Meta
-{
-    int meta[];
-};
-layout(std430, binding = 1) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 2) readonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 3) writeonly restrict buffer Z
-{
-    uint z[];
-};
-layout(std430, binding = 4) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) readonly restrict buffer Meta { int meta[]; };
+layout(std430, binding = 1) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 2) readonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 3) writeonly restrict buffer Z { uint z[]; };
+layout(std430, binding = 4) readonly restrict buffer Step { uint step_words[]; };
 
 #define KEPT_MOVES
 #include "retain.glsl"

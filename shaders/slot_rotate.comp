@@ -10,43 +10,16 @@ layout(constant_id = 3) const uint KT = 1;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_rotate_params p;
-};
+layout(push_constant) uniform Push { kept_rotate_params p; };
 
-layout(std430, binding = 0) buffer KSlots
-{
-    uint k1[];
-};
-layout(std430, binding = 0) buffer KSlots4
-{
-    uvec4 k4[];
-};
-layout(std430, binding = 1) restrict buffer Meta
-{
-    int meta[];
-};
-layout(std430, binding = 2) readonly restrict buffer Table
-{
-    vec2 table[];
-};
-layout(std430, binding = 3) readonly restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 4) readonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 5) readonly restrict buffer Z
-{
-    int z[];
-};
-layout(std430, binding = 6) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) buffer KSlots { uint k1[]; };
+layout(std430, binding = 0) buffer KSlots4 { uvec4 k4[]; };
+layout(std430, binding = 1) restrict buffer Meta { int meta[]; };
+layout(std430, binding = 2) readonly restrict buffer Table { vec2 table[]; };
+layout(std430, binding = 3) readonly restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 4) readonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 5) readonly restrict buffer Z { int z[]; };
+layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 shared float key[D];
 

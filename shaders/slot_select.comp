@@ -12,39 +12,15 @@ layout(constant_id = 1) const uint SCORER = 0;
 
 #include "kept.glsl"
 
-layout(push_constant) uniform Push
-{
-    kept_select_params p;
-};
+layout(push_constant) uniform Push { kept_select_params p; };
 
-layout(std430, binding = 0) readonly restrict buffer Z
-{
-    float z[];
-};
-layout(std430, binding = 1) restrict buffer Stats
-{
-    float stats[];
-};
-layout(std430, binding = 2) restrict buffer Scores
-{
-    float scores[];
-};
-layout(std430, binding = 3) restrict buffer Meta
-{
-    int meta[];
-};
-layout(std430, binding = 4) restrict buffer Heads
-{
-    uint heads[];
-};
-layout(std430, binding = 5) writeonly restrict buffer Moves
-{
-    uint moves[];
-};
-layout(std430, binding = 6) readonly restrict buffer Step
-{
-    uint step_words[];
-};
+layout(std430, binding = 0) readonly restrict buffer Z { float z[]; };
+layout(std430, binding = 1) restrict buffer Stats { float stats[]; };
+layout(std430, binding = 2) restrict buffer Scores { float scores[]; };
+layout(std430, binding = 3) restrict buffer Meta { int meta[]; };
+layout(std430, binding = 4) restrict buffer Heads { uint heads[]; };
+layout(std430, binding = 5) writeonly restrict buffer Moves { uint moves[]; };
+layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
 #include "retain.glsl"
 
