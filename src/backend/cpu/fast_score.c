@@ -97,19 +97,22 @@ void CPU_NAME(attn_peak)(const struct kept_host_call *call, struct kept_pool *po
 
 struct stats_job {
     const struct kept_host_call *call;
+    uint32_t d;
     uint32_t first, end; /* rows of the block that count */
+    size_t q_stride;     /* between rows of queries */
 };
 
 /* Rows i … i + 3, columns j … j + 31 of the products. */
-static void stats_tile(const float *q, size_t q_stride, const struct stats_job *job, float *to,
-                       uint32_t d, uint32_t i, uint32_t j)
+static void stats_tile(const struct stats_job *job, const float *q, float *to, uint32_t i,
+                       uint32_t j)
 {
+    const uint32_t d = job->d;
     vf sum[ROWS][STATS_COLUMNS];
     for (uint32_t a = 0; a < ROWS; a++)
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             sum[a][b] = vf_load(to + (size_t)(i + a) * d + j + 16 * b);
     for (uint32_t r = job->first; r < job->end; r++) {
-        const float *row = q + r * q_stride;
+        const float *row = q + r * job->q_stride;
         vf x[STATS_COLUMNS];
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             x[b] = vf_load(row + j + 16 * b);
@@ -131,21 +134,20 @@ static void stats_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t d = p->d, head = item / (d / 16), first = item % (d / 16) * 16;
     const float *q = (const float *)job->call->bind[0] + (size_t)head * d;
     float *stats = (float *)job->call->bind[1] + (size_t)head * KEPT_STATS_STRIDE((size_t)d);
-    size_t q_stride = (size_t)p->n_head * d;
     for (uint32_t i = first; i < first + 16; i += ROWS)
         for (uint32_t j = 0; j < d; j += 16 * STATS_COLUMNS)
-            stats_tile(q, q_stride, job, stats, d, i, j);
+            stats_tile(job, q, stats, i, j);
     float *sums = stats + (size_t)d * d + first;
     vf sum = vf_load(sums);
     for (uint32_t r = job->first; r < job->end; r++)
-        sum = vf_add(sum, vf_load(q + r * q_stride + first));
+        sum = vf_add(sum, vf_load(q + r * job->q_stride + first));
     vf_store(sums, sum);
 }
 
 void CPU_NAME(q_stats)(const struct kept_host_call *call, struct kept_pool *pool)
 {
     const struct kept_stats_params *p = call->params;
-    struct stats_job job = {.call = call};
+    struct stats_job job = {.call = call, .d = p->d, .q_stride = (size_t)p->n_head * p->d};
     struct ref_block b;
     if (!ref_block_of(p, (const uint32_t *)call->bind[2], &b))
         return;
@@ -270,17 +272,21 @@ static void quadratic(const float *stats, const float *y, uint32_t d, vf *square
     }
 }
 
-/* Row g of z for the slots of a chunk, whose first is `first`. */
+/* The slots of an item: those of [first, first + 64) that are in [from, count). */
+struct chunk {
+    uint32_t first, from, count;
+};
+
+/* A row of z for the slots of a chunk with keys y. */
 static void expected_row(const struct expected_job *job, const float *stats,
-                         float (*y)[CHUNK_SLOTS], uint32_t first, uint32_t from, uint32_t count,
-                         float *z)
+                         float (*y)[CHUNK_SLOTS], struct chunk c, float *z)
 {
     const struct kept_score_params *p = job->p;
     int64_t seen = job->block.end - p->sinks;
     vf n = vf_set(1 / (float)(seen < 1 ? 1 : seen)), scale = vf_set(p->q_scale);
     vf half = vf_set(p->q_scale * p->q_scale / 2);
     const float *mean = stats + (size_t)p->d * p->d;
-    for (uint32_t s = 0; s < CHUNK_SLOTS && first + s < count; s += 16 * TILES) {
+    for (uint32_t s = 0; s < CHUNK_SLOTS && c.first + s < c.count; s += 16 * TILES) {
         vf square[TILES];
         quadratic(stats, y[0] + s, p->d, square);
         for (uint32_t t = 0; t < TILES; t++) {
@@ -289,19 +295,20 @@ static void expected_row(const struct expected_job *job, const float *stats,
                 along = vf_fma(vf_set(mean[i]), vf_load(y[i] + s + 16 * t), along);
             along = vf_mul(along, n);
             vf spread = vf_sub(vf_mul(square[t], n), vf_mul(along, along));
-            store_lanes(z, first + s + 16 * t, from, count,
+            store_lanes(z, c.first + s + 16 * t, c.from, c.count,
                         vf_fma(half, spread, vf_mul(scale, along)));
         }
     }
 }
 
-/* |v| of slots first … first + 63 that are in [from, count). */
-static void value_sizes(const struct expected_job *job, const struct ref_head *head, uint32_t first,
-                        uint32_t from, uint32_t count, float *z)
+/* |v| of the slots of a chunk. */
+static void value_sizes(const struct expected_job *job, const struct ref_head *head, struct chunk c,
+                        float *z)
 {
     uint32_t type = job->call->keys[KEPT_KEY_SCORE_VT], d = job->p->d;
     float v[KEPT_MAX_HEAD_DIM];
-    for (uint32_t s = first > from ? first : from; s < first + CHUNK_SLOTS && s < count; s++) {
+    for (uint32_t s = c.first > c.from ? c.first : c.from; s < c.first + CHUNK_SLOTS && s < c.count;
+         s++) {
         vf sum = vf_set(0);
         fast_values_v(type, d, (const uint32_t *)job->call->bind[1], (size_t)head->first + s, v);
         for (uint32_t i = 0; i < d; i += 16)
@@ -326,6 +333,7 @@ static void expected_item(void *user, uint32_t item, uint32_t i_thread)
     if (count <= head.budget || first >= count || first + CHUNK_SLOTS <= from ||
         !ref_rope_has(&rope, position))
         return;
+    const struct chunk c = {first, from, count};
     float y[KEPT_MAX_HEAD_DIM][CHUNK_SLOTS];
     float *z = (float *)call->bind[5] + (size_t)kv * (group + 1) * p->z_stride;
     uint32_t n_tiles = ref_min(CHUNK_TILES, (count - first + 15) / 16);
@@ -343,8 +351,8 @@ static void expected_item(void *user, uint32_t item, uint32_t i_thread)
         expected_row(job,
                      (const float *)call->bind[2] +
                          ((size_t)kv * group + g) * KEPT_STATS_STRIDE((size_t)p->d),
-                     y, first, from, count, z + (size_t)g * p->z_stride);
-    value_sizes(job, &head, first, from, count, z + (size_t)group * p->z_stride);
+                     y, c, z + (size_t)g * p->z_stride);
+    value_sizes(job, &head, c, z + (size_t)group * p->z_stride);
 }
 
 void CPU_NAME(score_expected)(const struct kept_host_call *call, struct kept_pool *pool)
