@@ -51,8 +51,9 @@ struct kept_eval_params {
     void *logits_user;
     kept_progress_fn progress; /* every submitted piece; NULL: none */
     void *progress_user;
-    /* Nothing is evicted meanwhile, and the session can rewind to where it began. Needs the plan's
-     * hold_tokens: at most so many past the last complete block. */
+    /* Nothing is evicted meanwhile, and the session can rewind to where it began, unless layers
+     * with a sliding window have overwritten it by then. Needs the plan's hold_tokens: at most so
+     * many past the last complete block. */
     bool hold;
 };
 

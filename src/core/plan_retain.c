@@ -152,7 +152,7 @@ static void check_gate(struct kept_plan *plan)
             "the gate needs a protected window: --protect 0 would lose what is read next");
     else if (!sidecar || !kept_sidecar_info(sidecar)->has_gate)
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
-                       "the gate comes from a sidecar, and %s: kept fit --gate makes one",
+                       "the gate comes from a sidecar, and %s: use --scorer expected",
                        sidecar ? "this one has none" : "there is none");
     else if (sidecar->info.n_layers != shape->n_layers ||
              sidecar->info.n_kv != shape->layers[0].n_kv || sidecar->n_embd != shape->n_embd)
