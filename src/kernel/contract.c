@@ -392,7 +392,8 @@ static void check_move(struct check *c, const struct kept_move_params *p)
     check_store(c, p->n_kv, p->d, p->total, 4);
     check_type(c, "KT", c->keys[KEPT_KEY_MOVE_KT]);
     check_type(c, "VT", c->keys[KEPT_KEY_MOVE_VT]);
-    require(c, p->meta_planes == 2 || p->meta_planes == 3, "meta_planes", p->meta_planes);
+    require(c, p->meta_planes == 2 || p->meta_planes == 3 || p->meta_planes == KEPT_ASSOC_PLANES,
+            "meta_planes", p->meta_planes);
     need(c, 0, slot_words(c->keys[KEPT_KEY_MOVE_KT], p->d, p->total));
     need(c, 1, slot_words(c->keys[KEPT_KEY_MOVE_VT], p->d, p->total));
     need(c, 2, (uint64_t)p->meta_planes * p->total);
@@ -411,6 +412,7 @@ static void check_rotate(struct check *c, const struct kept_rotate_params *p)
     need(c, rotate ? 1 : 0, 2ull * p->total);
     need(c, rotate ? 4 : 2, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
     need_rows(c, rotate ? 5 : 3, p->n_kv, p->z_head_stride, p->z_stride);
+    at_most(c, "ALWAYS", c->keys[rotate ? KEPT_KEY_ROTATE_ALWAYS : KEPT_KEY_RENUMBER_ALWAYS], 1);
     if (!rotate)
         return;
     check_type(c, "KT", c->keys[KEPT_KEY_SCORE_KT]);
@@ -421,6 +423,48 @@ static void check_rotate(struct check *c, const struct kept_rotate_params *p)
     need(c, 0, slot_words(c->keys[KEPT_KEY_SCORE_KT], p->d, p->total));
     if (p->rope_pairs != KEPT_ROPE_NONE)
         need(c, 2, (257ull + p->hi_bias) * p->n_rot);
+}
+
+static void check_assoc_keys(struct check *c, const struct kept_assoc_params *p)
+{
+    check_type(c, "KT", c->keys[KEPT_KEY_SCORE_KT]);
+    require(c, c->keys[KEPT_KEY_SCORE_D] == p->d, "D", c->keys[KEPT_KEY_SCORE_D]);
+    require(c, c->keys[KEPT_KEY_ORDER] <= KEPT_VECTOR, "ORDER", c->keys[KEPT_KEY_ORDER]);
+    at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
+    require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
+    at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
+    at_most(c, "mean_row", p->mean_row, MAX_COUNT);
+    need(c, 0, slot_words(c->keys[KEPT_KEY_SCORE_KT], p->d, p->total));
+}
+
+static void check_assoc(struct check *c, const struct kept_assoc_params *p)
+{
+    bool raw = c->row->id == KEPT_KERNEL_ASSOC_RAW, match = c->row->id == KEPT_KERNEL_ASSOC_MATCH;
+    uint64_t table = ((uint64_t)p->mean_row + 1) * p->n_rot;
+    check_block(c, p, raw ? 5 : match ? 4 : 8);
+    check_store(c, p->n_kv, p->d, p->total, raw ? 3 : match ? 2 : 6);
+    at_most(c, "raw_stride", p->raw_stride, MAX_COUNT);
+    require(c, p->raw_stride % KEPT_TILE_ROWS == 0, "raw_stride", p->raw_stride);
+    need(c, raw ? 4 : match ? 0 : 4, (uint64_t)p->n_kv * p->raw_stride * p->d);
+    need(c, match ? 1 : raw ? 1 : 2, (uint64_t)KEPT_ASSOC_PLANES * p->total);
+    if (!raw) {
+        require(c, p->n_splits != 0 && p->n_splits <= 4096, "n_splits", p->n_splits);
+        require(c, p->sub < p->row_cap / KEPT_ASSOC_SUB, "sub", p->sub);
+        need(c, match ? 3 : 7, 2ull * p->n_kv * p->n_splits * p->row_cap);
+    }
+    if (match) {
+        require(c, c->keys[KEPT_KEY_MATCH_D] == p->d, "D", c->keys[KEPT_KEY_MATCH_D]);
+        return;
+    }
+    check_assoc_keys(c, p);
+    if (p->rope_pairs != KEPT_ROPE_NONE)
+        need(c, raw ? 2 : 5, table);
+    if (raw)
+        return;
+    check_type(c, "VT", c->keys[KEPT_KEY_SCORE_VT]);
+    at_most(c, "FORM", c->keys[KEPT_KEY_ASSOC_FORM], 1);
+    need(c, 1, slot_words(c->keys[KEPT_KEY_SCORE_VT], p->d, p->total));
+    need(c, 3, 2ull * p->total);
 }
 
 kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, const uint32_t *keys,
@@ -481,6 +525,11 @@ kept_status kept_kernel_check(enum kept_kernel_id id, enum kept_format format, c
     case KEPT_KERNEL_SLOT_RENUMBER:
     case KEPT_KERNEL_SLOT_ROTATE:
         check_rotate(&c, params);
+        break;
+    case KEPT_KERNEL_ASSOC_RAW:
+    case KEPT_KERNEL_ASSOC_MATCH:
+    case KEPT_KERNEL_ASSOC_WRITE:
+        check_assoc(&c, params);
         break;
     case KEPT_KERNEL_COUNT:
         break;

@@ -279,8 +279,9 @@ struct kept_argmax_params {
  * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
  * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
  * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z
- * is used. Order: q_stats, a score kernel, slot_select, [slot_nearest, slot_merge,] slot_move,
- * [slot_renumber, slot_rotate]. Counts read from moves are taken as at most `block` (M, FILLS) and
+ * is used. Order: q_stats, a score kernel, [assoc_raw, (assoc_match, assoc_write) for each 16 tokens
+ * of the block,] slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber, slot_rotate].
+ * Counts read from moves are taken as at most `block` (M, FILLS) and
  * CAP (COUNT, C); slot numbers read from moves and near that are not below CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
@@ -303,7 +304,7 @@ struct kept_argmax_params {
 #define KEPT_MOVES_C 3u
 #define KEPT_MOVES_ROTATE 4u
 #define KEPT_MOVES_LISTS 8u
-#define KEPT_POS_GONE (-2147483647 - 1) /* meta.pos of a slot that was chosen to go */
+#define KEPT_POS_GONE (-2147483647 - 1) /* meta.pos of a slot that goes (chosen, consolidated) */
 #define KEPT_MAX_BLOCK 256u
 
 /* Key SCORER of slot_select. */
@@ -352,6 +353,9 @@ struct kept_score_params {
  *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =
  *     log(sum over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
+ *   Consolidated slots, whose pos is KEPT_POS_GONE when the kernel begins (only slots sinks … C-1
+ *   are looked at), count as follows: m is at least their number, they go before all others, top
+ *   and lse leave them out, and their scores and weights are not written.
  * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first.
  * Their pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive
  * the kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED
@@ -388,18 +392,76 @@ struct kept_move_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d;
     KEPT_U32 total;
-    KEPT_U32 meta_planes; /* 2 or 3 */
+    KEPT_U32 meta_planes; /* 2, 3 or KEPT_ASSOC_PLANES */
 };
 
-/* slot_renumber, slot_rotate: where ROTATE is 1. renumber: row 0 of z (as u32) of slot s < BASE =
+/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1. renumber: row 0 of z (as u32) of slot s < BASE =
  * how many slots of the head have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new -
  * old, Hadamard, stored again) and sets pos; a slot that does not move, or whose new - old is
- * outside -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. */
+ * outside -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. renumber with
+ * ALWAYS 1 (memory at one position): row 0 of z = E - window - 1 for slots sinks … BASE-window-1
+ * (none when BASE <= sinks + window), pos for the others; sinks and window are used by it alone. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;
     KEPT_U32 total, z_stride, z_head_stride; /* z_head_stride: words between KV heads of z */
     KEPT_U32 hi_bias;
+    KEPT_U32 sinks, window;
+};
+
+/* ---- associative memory (consolidation) ----
+ *
+ * CAMELoT (He et al. 2024, arXiv 2402.13449) in the slots of a budgeted store: what leaves the window is
+ * compared with the slots that are kept, by the cosine of un-rotated keys; the like ones are averaged
+ * into one slot that stands for all of them, the others stay and compete for the budget.
+ *
+ * Three planes of meta more, at KEPT_ASSOC_COUNT … (so the store has KEPT_ASSOC_PLANES and no `until`):
+ * count f32 (tokens that the slot stands for), frac f32 (mean position less pos), stamp i32 (position
+ * when it last changed). They are valid for slots that have left the window.
+ *
+ * C as above (0 when count < window). Tokens that leave: slots max(sinks, C - block) … C-1; sub-batch
+ * `sub` of them: slots max(sinks, T) … T+15, T = C - block + 16 sub (may be negative: i32). The slots
+ * before T, from `sinks` on, whose pos is not KEPT_POS_GONE are what they are compared with.
+ *
+ * raw: f32 scratch, un-rotated keys: element i of slot s of KV head h at
+ *     h * raw_stride * d + (s / 16 * d + i) * 16 + s % 16;  raw_stride: a multiple of 16. count is at
+ *     most raw_stride.
+ *
+ * assoc_raw: for slots sinks … C-1: raw = the key, Hadamard undone where KT is quantised, turned back
+ *     from pos (by the conjugate of R(pos) of the table: KEPT_ROPE as in slot_write; a pos outside
+ *     -256 * hi_bias … 256 * (mean_row - 256 - hi_bias) - 1 is not turned). For slots that leave also:
+ *     count = 1, frac = 0, stamp = E.
+ * assoc_match: for every slot t of the sub-batch, over the slots s of split x (an equal share of the
+ *     tiles of 16 below T, as in slot_nearest: tiles from n*x/n_splits with n = ceil(T / 16)) that it
+ *     is compared with: the largest cosine of raw t and raw s and its slot, the lower of equals; a
+ *     length of 0 or a cosine that is no number counts as -3e38; -inf and 0 when there is no slot.
+ *     near as above: entry (16 sub + t - T) of (KV head, split), block entries each.
+ * assoc_write: t is a hit when the best likeness of all splits (the lower slot of equals) is >=
+ *     threshold and its slot r is one of sinks … T-1. For every r that has hits, n of them, in their
+ *     order, c = count_r (1 where it is not >= 1 or not finite):
+ *         raw_r = (c raw_r + sum of raw_t) / (c + n), in scratch too; v_r likewise, re-quantised
+ *         FORM 0: delta = (c frac_r + sum of (pos_t - pos_r)) / (c + n); pos_r += floor(delta + 0.5),
+ *             frac_r = delta - floor(delta + 0.5); bias_r += log((c + n) / c), weight_r likewise;
+ *             score_r *= (c + n) / c
+ *         FORM 1 (as published): pos_r, frac_r, bias_r stay; score_r = E as a number
+ *         count_r = c + n, stamp_r = E; k_r = raw_r turned to pos_r (not turned where pos is outside
+ *             the table, as above), Hadamard, stored
+ *     Hits: pos = KEPT_POS_GONE, weight = -inf. Others: with FORM 1 score = E. A pos_t outside the
+ *     table is taken as pos_r. Positions are < 2^24. */
+#define KEPT_ASSOC_COUNT 2u
+#define KEPT_ASSOC_FRAC 3u
+#define KEPT_ASSOC_STAMP 4u
+#define KEPT_ASSOC_PLANES 5u
+#define KEPT_ASSOC_SUB 16u /* tokens of a sub-batch */
+struct kept_assoc_params {
+    KEPT_U32 rows_at, row_first, row_cap;
+    KEPT_U32 n_kv, d, n_rot, rope_pairs;
+    KEPT_U32 total, raw_stride;
+    KEPT_U32 hi_bias, mean_row;
+    KEPT_U32 sinks, window;
+    KEPT_U32 n_splits;
+    KEPT_U32 sub;         /* assoc_match, assoc_write: which sub-batch, below block / 16 */
+    KEPT_F32 threshold;
 };
 
 /* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s):

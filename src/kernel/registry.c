@@ -228,6 +228,16 @@ void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *
         grid[1] = p->n_kv;
         break;
     }
+    case KEPT_KERNEL_ASSOC_RAW:
+    case KEPT_KERNEL_ASSOC_MATCH:
+    case KEPT_KERNEL_ASSOC_WRITE: {
+        const struct kept_assoc_params *p = params;
+        grid[0] = id == KEPT_KERNEL_ASSOC_RAW     ? p->raw_stride / 16
+                  : id == KEPT_KERNEL_ASSOC_MATCH ? p->n_splits
+                                                  : KEPT_ASSOC_SUB;
+        grid[1] = p->n_kv;
+        break;
+    }
     default: /* embed, norm, argmax: a group a row */
         break;
     }
@@ -331,6 +341,17 @@ struct kept_cost kept_kernel_cost(enum kept_kernel_id id, enum kept_format forma
         uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
         return (struct kept_cost){elems * 2, elems * n * 2};
     }
+    case KEPT_KERNEL_ASSOC_RAW: {
+        const struct kept_assoc_params *p = params;
+        uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
+        return (struct kept_cost){elems * 6, elems * 4};
+    }
+    case KEPT_KERNEL_ASSOC_MATCH: {
+        const struct kept_assoc_params *p = params;
+        uint64_t elems = (uint64_t)live_slots * p->n_kv * p->d;
+        return (struct kept_cost){elems * 4, elems * KEPT_ASSOC_SUB * 2};
+    }
+    case KEPT_KERNEL_ASSOC_WRITE:
     case KEPT_KERNEL_SLOT_BIRTH:
     case KEPT_KERNEL_SLOT_MERGE:
     case KEPT_KERNEL_SLOT_MOVE:

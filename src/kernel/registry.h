@@ -55,14 +55,18 @@ enum {
     KEPT_KEY_ATTN_BQ = 7,
     KEPT_KEY_MERGE_VROT = 1,
     KEPT_KEY_STATS_D = 1,
-    KEPT_KEY_SCORE_D = 2, /* of both scores, slot_nearest and slot_rotate */
+    KEPT_KEY_SCORE_D = 2, /* of both scores, slot_nearest, slot_rotate, assoc_raw, assoc_write */
     KEPT_KEY_SCORE_KT = 3,
     KEPT_KEY_SCORE_VT = 4,
     KEPT_KEY_SELECT_SCORER = 1,
     KEPT_KEY_SLOT_MERGE_D = 1,
     KEPT_KEY_SLOT_MERGE_VT = 2,
     KEPT_KEY_MOVE_KT = 2,
-    KEPT_KEY_MOVE_VT = 3
+    KEPT_KEY_MOVE_VT = 3,
+    KEPT_KEY_RENUMBER_ALWAYS = 1,
+    KEPT_KEY_ROTATE_ALWAYS = 4,
+    KEPT_KEY_MATCH_D = 1,
+    KEPT_KEY_ASSOC_FORM = 5
 };
 
 /* Host pointers and sizes of a call's bindings, for reference functions and the cpu backend. */
@@ -118,11 +122,15 @@ uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
  *   slot_move            columns                n_kv                              1
  *   slot_renumber        ceil(z_stride / 64)    n_kv                              1
  *   slot_rotate          ceil(z_stride / 16)    n_kv                              1
+ *   assoc_raw            raw_stride / 16        n_kv                              1
+ *   assoc_match          n_splits               n_kv                              1
+ *   assoc_write          16                     n_kv                              1
  *
  * tiles = ceil(n_rows / 16). For GLU epilogues tiles and n_rows are those of the gate, and a group
  * computes gate and up; q_stats group (x, y) does rows 16y … of query head x; columns are the words
  * of a slot: K, V, meta and score planes. group = n_head / n_kv; y counts the passes of KV head 0
- * first. A slot_write group of a k head also writes the v of that head. */
+ * first. A slot_write group of a k head also writes the v of that head. The assoc_write group of the
+ * first of the tokens that share a target does the work for all of them. */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);
 

@@ -22,6 +22,12 @@ struct select {
     const float *bias;
 };
 
+/* Consolidated before: goes whatever the budget. */
+static bool is_gone(const struct select *s, uint32_t i)
+{
+    return i >= s->p->sinks && i < s->c && s->pos[i] == KEPT_POS_GONE;
+}
+
 /* ---- scores of expected attention ---- */
 
 /* top and lse of a query head over all slots. */
@@ -31,11 +37,11 @@ static void sum_up(const struct select *s, uint32_t g)
     float *stats = s->stats + (uint64_t)g * KEPT_STATS_STRIDE(s->p->d);
     double top = -INFINITY, most = -INFINITY, sum = 0;
     for (uint32_t i = 0; i < s->count; i++) {
-        top = fmax(top, z[i]);
-        most = fmax(most, (double)z[i] + s->bias[i]);
+        top = is_gone(s, i) ? top : fmax(top, z[i]);
+        most = is_gone(s, i) ? most : fmax(most, (double)z[i] + s->bias[i]);
     }
     for (uint32_t i = 0; i < s->count; i++)
-        sum += exp((double)z[i] + s->bias[i] - most);
+        sum += is_gone(s, i) ? 0 : exp((double)z[i] + s->bias[i] - most);
     stats[KEPT_STATS_TOP(s->p->d)] = (float)top;
     stats[KEPT_STATS_LSE(s->p->d)] = (float)(most + log(sum));
 }
@@ -48,6 +54,8 @@ static void score_expected(const struct select *s)
     for (uint32_t g = 0; from == 0 && g < group; g++)
         sum_up(s, g);
     for (uint32_t i = from; i < s->count; i++) {
+        if (is_gone(s, i))
+            continue;
         double mean = 0, sum = 0, bias = s->bias[i];
         for (uint32_t g = 0; g < group; g++) {
             const float *stats = s->stats + (uint64_t)g * KEPT_STATS_STRIDE(p->d);
@@ -75,6 +83,15 @@ static bool goes_first(double a, double b)
     return isnan(a) || a <= b;
 }
 
+/* Consolidated slots before those whose rank is no number. */
+static bool comes_before(const struct select *s, uint32_t a, double rank_a, uint32_t b,
+                         double rank_b)
+{
+    if (is_gone(s, a) != is_gone(s, b))
+        return is_gone(s, a);
+    return is_gone(s, a) || goes_first(rank_a, rank_b);
+}
+
 /* The m slots that go, ascending. */
 static void choose(const struct select *s, uint32_t *evicted)
 {
@@ -83,7 +100,7 @@ static void choose(const struct select *s, uint32_t *evicted)
     for (uint32_t i = s->p->sinks; i < s->c; i++) {
         double r = rank_of(s, i);
         uint32_t at = n;
-        while (at > 0 && !goes_first(rank[at - 1], r))
+        while (at > 0 && !comes_before(s, slot[at - 1], rank[at - 1], i, r))
             at--;
         if (at == s->m)
             continue;
@@ -119,12 +136,12 @@ static uint32_t fill(const struct select *s, const uint32_t *evicted, uint32_t *
     return n;
 }
 
-/* DMS: how many go whatever the budget. */
+/* How many go whatever the budget: by DMS or consolidated. */
 static uint32_t flagged(const struct select *s)
 {
     uint32_t n = 0;
     for (uint32_t i = s->p->sinks; i < s->c; i++)
-        n += !(s->score[i] >= 0);
+        n += is_gone(s, i) || (s->scorer == KEPT_SCORER_DMS && !(s->score[i] >= 0));
     return n;
 }
 
@@ -134,8 +151,7 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     uint32_t block = s->block.block, *evicted = moves + KEPT_MOVES_LISTS;
     uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
     s->c = s->count > p->window ? s->count - p->window : 0;
-    if (s->scorer == KEPT_SCORER_DMS)
-        over = over > flagged(s) ? over : flagged(s);
+    over = over > flagged(s) ? over : flagged(s);
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
     if (s->m > 0 && s->scorer == KEPT_SCORER_EXPECTED) {
@@ -183,6 +199,16 @@ void ref_slot_select(const struct kept_host_call *call)
 
 /* ---- compact positions ---- */
 
+/* The memory at the position before the window. */
+static void put_at_one(const struct kept_rotate_params *p, const struct ref_block *b,
+                       const struct ref_head *head, const int32_t *pos, uint32_t *z, uint32_t n)
+{
+    for (uint32_t s = 0; s < n; s++) {
+        bool memory = s >= p->sinks && (uint64_t)s + p->window < head->base;
+        z[s] = memory ? (uint32_t)(b->end - p->window - 1) : (uint32_t)pos[s];
+    }
+}
+
 void ref_slot_renumber(const struct kept_host_call *call)
 {
     const struct kept_rotate_params *p = call->params;
@@ -197,6 +223,10 @@ void ref_slot_renumber(const struct kept_host_call *call)
         uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
         uint32_t *z = (uint32_t *)call->bind[3] + (uint64_t)h * p->z_head_stride;
         const int32_t *pos = meta + head.first;
+        if (call->keys[KEPT_KEY_RENUMBER_ALWAYS] == 1) {
+            put_at_one(p, &b, &head, pos, z, n);
+            continue;
+        }
         for (uint32_t s = 0; moves[KEPT_MOVES_ROTATE] == 1 && s < n; s++) {
             z[s] = 0;
             for (uint32_t other = 0; other < n; other++)
