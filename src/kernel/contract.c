@@ -432,8 +432,9 @@ static void check_assoc_keys(struct check *c, const struct kept_assoc_params *p)
     require(c, c->keys[KEPT_KEY_ORDER] <= KEPT_VECTOR, "ORDER", c->keys[KEPT_KEY_ORDER]);
     at_most(c, "rope_pairs", p->rope_pairs, KEPT_ROPE_HALVES);
     require(c, p->n_rot <= p->d && p->n_rot % 2 == 0, "n_rot", p->n_rot);
-    at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
-    at_most(c, "mean_row", p->mean_row, MAX_COUNT);
+    require(c, p->n_rot != 0 || p->rope_pairs == KEPT_ROPE_NONE, "n_rot", p->n_rot);
+    at_most(c, "hi_bias", p->hi_bias, MAX_K / 256); /* 256 times it is a position */
+    at_most(c, "mean_row", p->mean_row, MAX_K / 256 * 4);
     need(c, 0, slot_words(c->keys[KEPT_KEY_SCORE_KT], p->d, p->total));
 }
 
@@ -442,6 +443,8 @@ static void check_assoc(struct check *c, const struct kept_assoc_params *p)
     bool raw = c->row->id == KEPT_KERNEL_ASSOC_RAW, match = c->row->id == KEPT_KERNEL_ASSOC_MATCH;
     uint64_t table = ((uint64_t)p->mean_row + 1) * p->n_rot;
     check_block(c, p, raw ? 5 : match ? 4 : 8);
+    require(c, p->row_cap % KEPT_ASSOC_SUB == 0, "block", p->row_cap);
+    require(c, !(p->threshold < -1), "threshold", 0);
     check_store(c, p->n_kv, p->d, p->total, raw ? 3 : match ? 2 : 6);
     at_most(c, "raw_stride", p->raw_stride, MAX_COUNT);
     require(c, p->raw_stride % KEPT_TILE_ROWS == 0, "raw_stride", p->raw_stride);

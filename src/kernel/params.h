@@ -348,10 +348,11 @@ struct kept_score_params {
 /* slot_select: one group per KV head. m = max(0, count - BUDGET), at most C - sinks (C = 0
  *     when count < window) and at most block. DMS: m = max(count - BUDGET, how many of slots
  *     sinks … C-1 have a stored score below 0 or one that is no number), within the same limits.
- *   EXPECTED, m > 0: when everything was scored (from = 0, see above), for each query head of the
- *     group top = max of z over the count slots, lse = log of the sum of exp(z + bias). For every
- *     slot in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight =
- *     log(sum over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
+ *   EXPECTED, m > 0 and count > BUDGET (else z was not made): when everything was scored (from = 0,
+ *     see above), for each query head of the group top = max of z over the count slots, lse = log of
+ *     the sum of exp(z + bias). For every slot in [from, count): score = mean over the group of
+ *     exp(z + bias - lse) * |v|, weight = log(sum over the group of exp(z - top)) + bias; both into
+ *     their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
  *   Consolidated slots, whose pos is KEPT_POS_GONE when the kernel begins (only slots sinks … C-1
  *   are looked at), count as follows: m is at least their number, they go before all others, top
@@ -395,12 +396,13 @@ struct kept_move_params {
     KEPT_U32 meta_planes; /* 2, 3 or KEPT_ASSOC_PLANES */
 };
 
-/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1. renumber: row 0 of z (as u32) of slot s < BASE =
- * how many slots of the head have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new -
- * old, Hadamard, stored again) and sets pos; a slot that does not move, or whose new - old is
- * outside -256 * hi_bias … 255 (no sound store has one), is left alone bit for bit. renumber with
- * ALWAYS 1 (memory at one position): row 0 of z = E - window - 1 for slots sinks … BASE-window-1
- * (none when BASE <= sinks + window), pos for the others; sinks and window are used by it alone. */
+/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1. renumber: row 0
+ * of z (as u32) of slot s < BASE = how many slots of the head have a smaller pos. rotate: turns the
+ * key (un-Hadamard, RoPE by new - old, Hadamard, stored again) and sets pos; a slot that does not
+ * move, or whose new - old is outside -256 * hi_bias … 255 (no sound store has one), is left alone
+ * bit for bit. renumber with ALWAYS 1 (memory at one position): row 0 of z = E - window - 1 for
+ * slots sinks … BASE-window-1 (none when BASE <= sinks + window), pos for the others; sinks and
+ * window are used by it alone. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;
@@ -411,26 +413,27 @@ struct kept_rotate_params {
 
 /* ---- associative memory (consolidation) ----
  *
- * CAMELoT (He et al. 2024, arXiv 2402.13449) in the slots of a budgeted store: what leaves the window is
- * compared with the slots that are kept, by the cosine of un-rotated keys; the like ones are averaged
- * into one slot that stands for all of them, the others stay and compete for the budget.
+ * CAMELoT (He et al. 2024, arXiv 2402.13449) in the slots of a budgeted store: what leaves the
+ * window is compared with the slots that are kept, by the cosine of un-rotated keys; the like ones
+ * are averaged into one slot that stands for all of them, the others stay and compete for the
+ * budget. `block` is a multiple of 16.
  *
- * Three planes of meta more, at KEPT_ASSOC_COUNT … (so the store has KEPT_ASSOC_PLANES and no `until`):
- * count f32 (tokens that the slot stands for), frac f32 (mean position less pos), stamp i32 (position
- * when it last changed). They are valid for slots that have left the window.
+ * Three planes of meta more, at KEPT_ASSOC_COUNT … (so the store has KEPT_ASSOC_PLANES and no
+ * `until`): count f32 (tokens that the slot stands for), frac f32 (mean position less pos), stamp
+ * i32 (position when it last changed). They are valid for slots that have left the window.
  *
  * C as above (0 when count < window). Tokens that leave: slots max(sinks, C - block) … C-1; sub-batch
  * `sub` of them: slots max(sinks, T) … T+15, T = C - block + 16 sub (may be negative: i32). The slots
  * before T, from `sinks` on, whose pos is not KEPT_POS_GONE are what they are compared with.
  *
  * raw: f32 scratch, un-rotated keys: element i of slot s of KV head h at
- *     h * raw_stride * d + (s / 16 * d + i) * 16 + s % 16;  raw_stride: a multiple of 16. count is at
- *     most raw_stride.
+ *     h * raw_stride * d + (s / 16 * d + i) * 16 + s % 16;  raw_stride: a multiple of 16. count is
+ *     at most raw_stride.
  *
  * assoc_raw: for slots sinks … C-1: raw = the key, Hadamard undone where KT is quantised, turned back
  *     from pos (by the conjugate of R(pos) of the table: KEPT_ROPE as in slot_write; a pos outside
- *     -256 * hi_bias … 256 * (mean_row - 256 - hi_bias) - 1 is not turned). For slots that leave also:
- *     count = 1, frac = 0, stamp = E.
+ *     -256 * hi_bias … 256 * (mean_row - 256 - hi_bias) - 1 is not turned). For slots that leave
+ *     also: count = 1, frac = 0, stamp = E.
  * assoc_match: for every slot t of the sub-batch, over the slots s of split x (an equal share of the
  *     tiles of 16 below T, as in slot_nearest: tiles from n*x/n_splits with n = ceil(T / 16)) that it
  *     is compared with: the largest cosine of raw t and raw s and its slot, the lower of equals; a
@@ -438,16 +441,19 @@ struct kept_rotate_params {
  *     near as above: entry (16 sub + t - T) of (KV head, split), block entries each.
  * assoc_write: t is a hit when the best likeness of all splits (the lower slot of equals) is >=
  *     threshold and its slot r is one of sinks … T-1. For every r that has hits, n of them, in their
- *     order, c = count_r (1 where it is not >= 1 or not finite):
+ *     order, with c = count_r, at least 1 (also where it is no number) and at most 2^24, and f =
+ *     frac_r, 0 where it is not within -1 … 1:
  *         raw_r = (c raw_r + sum of raw_t) / (c + n), in scratch too; v_r likewise, re-quantised
- *         FORM 0: delta = (c frac_r + sum of (pos_t - pos_r)) / (c + n); pos_r += floor(delta + 0.5),
+ *         FORM 0: delta = (c f + sum of (pos_t - pos_r)) / (c + n); pos_r += floor(delta + 0.5),
  *             frac_r = delta - floor(delta + 0.5); bias_r += log((c + n) / c), weight_r likewise;
  *             score_r *= (c + n) / c
- *         FORM 1 (as published): pos_r, frac_r, bias_r stay; score_r = E as a number
+ *         FORM 1 (as published): pos_r, frac_r, bias_r, weight_r stay; score_r = E as a number
  *         count_r = c + n, stamp_r = E; k_r = raw_r turned to pos_r (not turned where pos is outside
- *             the table, as above), Hadamard, stored
- *     Hits: pos = KEPT_POS_GONE, weight = -inf. Others: with FORM 1 score = E. A pos_t outside the
- *     table is taken as pos_r. Positions are < 2^24. */
+ *             the table, as above), Hadamard where KT is quantised, stored
+ *     Hits: pos = KEPT_POS_GONE, weight = -inf. Others: with FORM 1 score = E. Where pos_t or pos_r
+ *     is not within ±(2^24 - 1), or outside the table when rope_pairs is not NONE, pos_t - pos_r
+ *     counts as 0.
+ */
 #define KEPT_ASSOC_COUNT 2u
 #define KEPT_ASSOC_FRAC 3u
 #define KEPT_ASSOC_STAMP 4u
@@ -461,7 +467,7 @@ struct kept_assoc_params {
     KEPT_U32 sinks, window;
     KEPT_U32 n_splits;
     KEPT_U32 sub;         /* assoc_match, assoc_write: which sub-batch, below block / 16 */
-    KEPT_F32 threshold;
+    KEPT_F32 threshold;   /* not below -1; what is no number has no hits */
 };
 
 /* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s):

@@ -176,8 +176,13 @@ static uint32_t target_of(const struct assoc *a, uint32_t t)
 
 static bool has_position(const struct assoc *a, int32_t pos)
 {
-    return a->rope.pairs == KEPT_ROPE_NONE ? pos > -(1 << 24) && pos < 1 << 24
-                                           : ref_rope_has(&a->rope, pos);
+    return pos > -(1 << 24) && pos < 1 << 24 && ref_rope_has(&a->rope, pos);
+}
+
+/* Tokens that a slot stands for. */
+static double count_of(float count)
+{
+    return count >= 1 ? fmin(count, 1 << 24) : 1;
 }
 
 static void store_key(const struct assoc *a, uint32_t r, double *k)
@@ -193,7 +198,7 @@ static void store_key(const struct assoc *a, uint32_t r, double *k)
 static void consolidate(const struct assoc *a, uint32_t r, uint32_t t, uint32_t end, uint32_t form)
 {
     double k[KEPT_MAX_HEAD_DIM], v[KEPT_MAX_HEAD_DIM], x[KEPT_MAX_HEAD_DIM], n = 0, moved = 0;
-    double c = a->count[r] >= 1 && isfinite(a->count[r]) ? a->count[r] : 1;
+    double c = count_of(a->count[r]), frac = fabs(a->frac[r]) <= 1 ? a->frac[r] : 0;
     ref_slot_load(&a->v, (uint64_t)a->head.first + r, v);
     for (uint32_t i = 0; i < a->p->d; i++) {
         k[i] = c * *raw_at(a, r, i);
@@ -219,10 +224,9 @@ static void consolidate(const struct assoc *a, uint32_t r, uint32_t t, uint32_t 
         *raw_at(a, r, i) = (float)k[i];
     }
     if (form == 0) {
-        double delta = (c * a->frac[r] + moved) / (c + n), whole = floor(delta + 0.5);
+        double delta = (c * frac + moved) / (c + n), whole = floor(delta + 0.5);
         double gain = log((c + n) / c);
-        if (fabs(delta) < 1 << 24)
-            a->pos[r] = (int32_t)((uint32_t)a->pos[r] + (uint32_t)(int32_t)whole);
+        a->pos[r] = (int32_t)((uint32_t)a->pos[r] + (uint32_t)(int32_t)whole);
         a->frac[r] = (float)(delta - whole);
         a->bias[r] = (float)(a->bias[r] + gain);
         a->weight[r] = (float)(a->weight[r] + gain);

@@ -151,10 +151,11 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     uint32_t block = s->block.block, *evicted = moves + KEPT_MOVES_LISTS;
     uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
     s->c = s->count > p->window ? s->count - p->window : 0;
+    bool scored = over > 0 && s->scorer == KEPT_SCORER_EXPECTED;
     over = over > flagged(s) ? over : flagged(s);
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
-    if (s->m > 0 && s->scorer == KEPT_SCORER_EXPECTED) {
+    if (s->m > 0 && scored) {
         score_expected(s);
         head[KEPT_HEAD_SCORED] = 1;
     }
