@@ -39,6 +39,15 @@ enum kept_positions {
     KEPT_POSITIONS_COMPACT /* gaps close: input may be longer than the trained context */
 };
 
+/* Associative memory (CAMELoT, He et al. 2024, arXiv 2402.13449): what leaves the window is averaged
+ * into the slot with the most similar un-rotated key when their cosine reaches a threshold. */
+enum kept_assoc {
+    KEPT_ASSOC_OFF,
+    KEPT_ASSOC_KEPT,     /* at its mean position, with the logarithm of its count as bias; the least
+                            expected attention goes */
+    KEPT_ASSOC_PUBLISHED /* at one position, without a bias; what was not touched longest goes */
+};
+
 typedef struct kept_sidecar kept_sidecar;
 
 /* All zero: full retention. */
@@ -57,6 +66,11 @@ struct kept_retain_params {
     uint32_t block_tokens;       /* tokens between evictions: 64 (0), 128 or 256 */
     uint32_t refresh_tokens;     /* stored scores are renewed every so many; 0: 256 */
     uint32_t hold_tokens;        /* room for tokens evaluated with hold (session.h) */
+    /* Associative memory, of the scored mode (also what `full` becomes with it): assoc_slots per KV
+     * head in the mean, on top of the budget (without one: of the safe tokens). */
+    enum kept_assoc assoc;
+    uint32_t assoc_slots;
+    float assoc_threshold; /* cosine, above -1 to 2 (above 1: nothing is alike); 0: 0.95 */
 };
 
 /* ---- sidecar ---- */

@@ -107,6 +107,17 @@ KEPT_API kept_status kept_session_slots(kept_session *session, struct kept_slot_
 KEPT_API kept_status kept_session_kept(kept_session *session, uint32_t layer, uint32_t kv_head,
                                        int32_t *positions, float *biases, uint32_t cap,
                                        uint32_t *n_live, struct kept_error *err);
+/* What a slot of associative memory stands for. */
+struct kept_memory_slot {
+    float position;  /* mean position of its tokens (compact positions: as they are now) */
+    float tokens;    /* how many */
+    int32_t touched; /* position of the session when it last took one in */
+};
+/* The memory of a KV head, in slot order; none without associative memory. At most cap slots are
+ * written; *n_slots says how many there are. */
+KEPT_API kept_status kept_session_memory(kept_session *session, uint32_t layer, uint32_t kv_head,
+                                         struct kept_memory_slot *out, uint32_t cap,
+                                         uint32_t *n_slots, struct kept_error *err);
 /* Plans with calibrate_tokens n: out [n_kv][n] of one layer: log of the most attention each of the
  * first n tokens received since the last kept_session_rewind(0), from later positions than n. */
 KEPT_API kept_status kept_session_peaks(kept_session *session, uint32_t layer, float *out,

@@ -76,7 +76,7 @@ void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
                      struct kept_emit_span rows);
 /* The maintenance of a budgeted layer's block of rows. */
 struct kept_emit_scratch {
-    struct kept_rows_of z, moves, near;
+    struct kept_rows_of z, moves, near, raw;
 };
 struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e);
 void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,

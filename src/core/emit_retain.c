@@ -10,7 +10,7 @@
 struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e)
 {
     const struct kept_plan *plan = e->plan;
-    struct kept_retain_words most = {1, 1, 1};
+    struct kept_retain_words most = {1, 1, 1, 1};
     for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++) {
         if (!plan->layers[i].budgeted)
             continue;
@@ -19,17 +19,21 @@ struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e)
         most.z = words.z > most.z ? words.z : most.z;
         most.moves = words.moves > most.moves ? words.moves : most.moves;
         most.near = words.near > most.near ? words.near : most.near;
+        most.raw = words.raw > most.raw ? words.raw : most.raw;
     }
-    if (most.z > UINT32_MAX || most.near > UINT32_MAX)
+    if (most.z > UINT32_MAX || most.near > UINT32_MAX || most.raw > UINT32_MAX)
         kept_plan_fail(e->plan, KEPT_E_UNSUPPORTED, "scores of %llu slots are too many",
                        (unsigned long long)most.z);
     struct kept_emit_scratch scratch = {
         .z = kept_emit_rows(e, "z", 1, (uint32_t)most.z),
         .moves = kept_emit_rows(e, "moves", 1, (uint32_t)most.moves),
     };
-    scratch.near = scratch.moves;
-    if (plan->retention.merge)
+    bool assoc = plan->retention.assoc != KEPT_ASSOC_OFF;
+    scratch.near = scratch.raw = scratch.moves;
+    if (plan->retention.merge || assoc)
         scratch.near = kept_emit_rows(e, "near", 1, (uint32_t)most.near);
+    if (assoc)
+        scratch.raw = kept_emit_rows(e, "raw", 1, (uint32_t)most.raw);
     return scratch;
 }
 
@@ -87,7 +91,8 @@ void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,
         return;
     const struct kept_retain_scratch args = {.z = whole(e, scratch->z.region),
                                              .moves = whole(e, scratch->moves.region),
-                                             .near = whole(e, scratch->near.region)};
+                                             .near = whole(e, scratch->near.region),
+                                             .raw = whole(e, scratch->raw.region)};
     const struct kept_retain_emit emit = {.call = add_call,
                                           .user = e,
                                           .wg = e->plan->tuning.retain_wg,

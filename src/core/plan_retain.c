@@ -14,10 +14,11 @@
 #include "base/status.h"
 #include "core/sidecar_internal.h"
 
-#define DEFAULT_PROTECT 128u
-#define DEFAULT_SINKS   4u
-#define DEFAULT_REFRESH 256u
-#define MAX_PROTECT     (1u << 20)
+#define DEFAULT_PROTECT   128u
+#define DEFAULT_SINKS     4u
+#define DEFAULT_REFRESH   256u
+#define DEFAULT_THRESHOLD 0.95f /* cosine of tokens that are alike */
+#define MAX_PROTECT       (1u << 20)
 /* Compact positions: no head keeps more than 7/8 of the positions, so that its keys are turned at
  * most once in an eighth of them. */
 #define COMPACT_SHARE(past) ((past) - (past) / 8)
@@ -70,11 +71,16 @@ static void resolve_blocks(struct kept_plan *plan)
 static uint32_t asked_slots(struct kept_plan *plan)
 {
     const struct kept_retain_params *params = &plan->params.retain;
+    const struct kept_retention *r = &plan->retention;
     double percent = (double)params->budget_percent;
+    uint32_t memory = r->assoc != KEPT_ASSOC_OFF ? params->assoc_slots : 0;
     if (params->budget_slots)
-        return params->budget_slots;
+        return params->budget_slots < UINT32_MAX - memory ? params->budget_slots + memory
+                                                          : UINT32_MAX;
     if (percent > 0 && percent <= 100)
-        return (uint32_t)(percent / 100 * plan->retention.past);
+        return (uint32_t)(percent / 100 * r->past) + memory;
+    if (memory && params->mode == KEPT_RETAIN_FULL)
+        return r->sinks + r->window + memory;
     kept_plan_fail(plan, KEPT_E_ARGUMENT,
                    "retention needs a budget: --retain-budget N (slots per KV head) or P%% of the "
                    "context, more than 0");
@@ -128,9 +134,16 @@ static void say_retention(struct kept_plan *plan)
         return;
     }
     kept_plan_choose(plan, "retention", "asked for", "%u slots per KV head of %u, by %s%s%s",
-                     r->mean, r->past, window ? "age" : scorers[r->scorer],
+                     r->mean, r->past,
+                     window                             ? "age"
+                     : r->assoc == KEPT_ASSOC_PUBLISHED ? "last use"
+                                                        : scorers[r->scorer],
                      r->merge ? ", values merged" : "", r->compact ? ", positions compact" : "");
-    if (!window)
+    if (r->assoc != KEPT_ASSOC_OFF)
+        kept_plan_choose(plan, "associative", "asked for",
+                         "%s form, tokens whose keys have a cosine of %.3g share a slot",
+                         r->assoc == KEPT_ASSOC_KEPT ? "kept" : "published", (double)r->threshold);
+    if (!window && r->assoc != KEPT_ASSOC_PUBLISHED)
         kept_plan_choose(
             plan, "budgets",
             plan->params.retain.sidecar
@@ -163,6 +176,39 @@ static void check_gate(struct kept_plan *plan)
                        shape->layers[0].n_kv, shape->n_embd);
 }
 
+static void resolve_assoc(struct kept_plan *plan)
+{
+    const struct kept_retain_params *params = &plan->params.retain;
+    struct kept_retention *out = &plan->retention;
+    out->assoc = params->assoc;
+    out->threshold = params->assoc_threshold != 0 ? params->assoc_threshold : DEFAULT_THRESHOLD;
+    if (out->assoc == KEPT_ASSOC_OFF)
+        return;
+    if ((unsigned)params->assoc > KEPT_ASSOC_PUBLISHED || params->assoc_slots == 0 ||
+        params->assoc_slots > MAX_PROTECT || !(out->threshold >= -1 && out->threshold <= 2))
+        kept_plan_fail(plan, KEPT_E_ARGUMENT,
+                       "associative memory has no form %d, %u slots, threshold %g: 1 to %u slots, "
+                       "-1 to 2",
+                       (int)params->assoc, params->assoc_slots, (double)out->threshold,
+                       MAX_PROTECT);
+    else if (params->mode == KEPT_RETAIN_WINDOW)
+        kept_plan_fail(plan, KEPT_E_ARGUMENT,
+                       "associative memory is for what leaves the protected window: give --protect "
+                       "instead of --retain window");
+    else if (plan->shape->dms.form != KEPT_DMS_NONE)
+        kept_plan_fail(plan, KEPT_E_UNSUPPORTED,
+                       "this model decides itself what goes (DMS): no associative memory with it");
+    else if (out->assoc == KEPT_ASSOC_PUBLISHED && out->compact &&
+             plan->params.context_tokens > plan->shape->trained_context)
+        kept_plan_fail(plan, KEPT_E_ARGUMENT,
+                       "the published form has one absolute position: it cannot pass the trained "
+                       "context of %u tokens; the kept form can",
+                       plan->shape->trained_context);
+    out->mode = KEPT_RETAIN_SCORED;
+    if (out->assoc == KEPT_ASSOC_PUBLISHED)
+        out->compact = false;
+}
+
 /* A checkpoint that decides for itself: no sinks, its own window, scores given at birth. */
 static void use_dms(struct kept_plan *plan)
 {
@@ -186,7 +232,7 @@ void kept_plan_retention(struct kept_plan *plan)
         kept_plan_fail(plan, KEPT_E_ARGUMENT, "retention has no mode %d, scorer %d, hold %u",
                        (int)params->mode, (int)params->scorer, out->hold);
     out->compact = params->positions == KEPT_POSITIONS_COMPACT;
-    if (params->mode == KEPT_RETAIN_FULL) {
+    if (params->mode == KEPT_RETAIN_FULL && params->assoc == KEPT_ASSOC_OFF) {
         if (out->compact && context > trained)
             kept_plan_fail(plan, KEPT_E_ARGUMENT,
                            "compact positions need retention: give --retain and --retain-budget");
@@ -195,6 +241,7 @@ void kept_plan_retention(struct kept_plan *plan)
         return;
     }
     resolve_blocks(plan);
+    resolve_assoc(plan);
     out->on = true;
     out->past = out->compact && context > trained ? trained : context;
     out->limit = out->compact ? out->past : 0;
@@ -205,8 +252,8 @@ void kept_plan_retention(struct kept_plan *plan)
                        out->window, out->sinks, MAX_PROTECT);
     if (params->mode == KEPT_RETAIN_SCORED && plan->shape->dms.form != KEPT_DMS_NONE)
         use_dms(plan);
-    out->merge = !out->dms && !params->no_merge && params->mode == KEPT_RETAIN_SCORED &&
-                 params->scorer == KEPT_SCORER_BY_EXPECTED;
+    out->merge = !out->dms && !params->no_merge && out->mode == KEPT_RETAIN_SCORED &&
+                 params->scorer == KEPT_SCORER_BY_EXPECTED && out->assoc != KEPT_ASSOC_PUBLISHED;
     resolve_budget(plan);
     check_gate(plan);
     if (plan->status != KEPT_OK || !out->on)
@@ -225,7 +272,8 @@ static void spread_budget(struct kept_plan *plan, uint32_t i, struct kept_head_s
     const struct kept_shape *shape = plan->shape;
     uint32_t n_kv = shape->layers[i].n_kv, most = r->compact ? COMPACT_SHARE(r->past) : r->past;
     uint32_t *budgets = NULL;
-    if (plan->params.retain.sidecar && r->mode == KEPT_RETAIN_SCORED) {
+    if (plan->params.retain.sidecar && r->mode == KEPT_RETAIN_SCORED &&
+        r->assoc != KEPT_ASSOC_PUBLISHED) {
         if (!plan->head_budgets) {
             budgets =
                 kept_arena_array(&plan->arena, (size_t)shape->n_layers * n_kv, sizeof *budgets);
@@ -254,19 +302,22 @@ static struct kept_arg whole(const struct kept_plan *plan, uint32_t region)
 
 uint64_t kept_meta_bytes(const struct kept_retention *retention, uint64_t slots)
 {
-    return (retention->dms ? 12 : 8) * slots;
+    return 4ull * kept_retain_planes(retention) * slots;
 }
 
 static void add_regions(struct kept_plan *plan, uint32_t i, struct kept_layer_plan *out)
 {
     struct kept_store *store = &out->store;
     uint64_t d = store->d;
+    bool assoc = plan->retention.assoc != KEPT_ASSOC_OFF;
     bool expected = plan->retention.mode == KEPT_RETAIN_SCORED &&
-                    plan->retention.scorer == KEPT_SCORER_BY_EXPECTED;
+                    plan->retention.scorer == KEPT_SCORER_BY_EXPECTED &&
+                    plan->retention.assoc != KEPT_ASSOC_PUBLISHED;
     out->meta = kept_plan_add_region(plan, KEPT_CATEGORY_KV,
                                      kept_meta_bytes(&plan->retention, store->total),
-                                     plan->retention.dms ? "position, bias and end of every slot"
-                                                         : "position and bias of every slot",
+                                     assoc ? "position, bias, count, fraction and age of every slot"
+                                     : plan->retention.dms ? "position, bias and end of every slot"
+                                                           : "position and bias of every slot",
                                      "meta.%u", i);
     out->scores = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER, 8ull * store->total,
                                        "score and weight of every slot", "scores.%u", i);

@@ -1,7 +1,8 @@
 /* memory/retain.c: extents, scratch and maintenance calls of budgeted stores.
  *
  * Maintenance of a layer, in order: queries into the running sums, scores (all slots every
- * `refresh` tokens, in between those that leave the window), the choice of what goes, the nearest
+ * `refresh` tokens, in between those that leave the window), consolidation of what leaves the window
+ * (associative memory), the choice of what goes, the nearest
  * kept slot of each that goes and the transfer of its value, the moves that close the gaps. Compact
  * positions add two calls that do nothing until a head's positions reach their limit.
  */
@@ -41,7 +42,13 @@ struct kept_retain_words kept_retain_words(const struct kept_retention *retentio
         .z = ((uint64_t)store->n_head + store->n_kv) * store->most,
         .moves = (uint64_t)store->n_kv * KEPT_MOVES_STRIDE(retention->block),
         .near = 2ull * store->n_kv * splits_of(store) * retention->block,
+        .raw = (uint64_t)store->n_kv * store->most * store->d,
     };
+}
+
+uint32_t kept_retain_planes(const struct kept_retention *retention)
+{
+    return retention->assoc != KEPT_ASSOC_OFF ? KEPT_ASSOC_PLANES : retention->dms ? 3 : 2;
 }
 
 void kept_retain_table(const struct kept_store *store, uint32_t *table)
@@ -134,12 +141,68 @@ static void score(const struct maintain *m)
     }
 }
 
+/* ---- associative memory ---- */
+
+static void turn_keys_back(const struct maintain *m, const struct kept_assoc_params *params)
+{
+    const struct kept_store *store = m->store;
+    struct kept_call call = begin(m, KEPT_KERNEL_ASSOC_RAW);
+    call.keys[KEPT_KEY_ORDER] = m->emit->order;
+    call.keys[KEPT_KEY_SCORE_D] = store->d;
+    call.keys[KEPT_KEY_SCORE_KT] = store->k_type;
+    FINISH(m, &call, params, store->k, store->meta, store->table, store->heads_table,
+           m->scratch->raw);
+}
+
+static void average_like(const struct maintain *m, const struct kept_assoc_params *params)
+{
+    const struct kept_store *store = m->store;
+    struct kept_call match = begin(m, KEPT_KERNEL_ASSOC_MATCH);
+    struct kept_call write = begin(m, KEPT_KERNEL_ASSOC_WRITE);
+    match.keys[KEPT_KEY_MATCH_D] = store->d;
+    FINISH(m, &match, params, m->scratch->raw, store->meta, store->heads_table, m->scratch->near);
+    write.keys[KEPT_KEY_ORDER] = m->emit->order;
+    write.keys[KEPT_KEY_SCORE_D] = store->d;
+    write.keys[KEPT_KEY_SCORE_KT] = store->k_type;
+    write.keys[KEPT_KEY_SCORE_VT] = store->v_type;
+    write.keys[KEPT_KEY_ASSOC_FORM] = m->retention->assoc == KEPT_ASSOC_PUBLISHED;
+    FINISH(m, &write, params, store->k, store->v, store->meta, store->scores, m->scratch->raw,
+           store->table, store->heads_table, m->scratch->near);
+}
+
+static void consolidate(const struct maintain *m)
+{
+    const struct kept_store *store = m->store;
+    struct kept_assoc_params params = {.rows_at = KEPT_STEP_MAINTAIN,
+                                       .row_first = m->row_first,
+                                       .row_cap = m->retention->block,
+                                       .n_kv = store->n_kv,
+                                       .d = store->d,
+                                       .n_rot = store->n_rot,
+                                       .rope_pairs = store->rope_pairs,
+                                       .total = store->total,
+                                       .raw_stride = store->most,
+                                       .hi_bias = store->hi_bias,
+                                       .mean_row = store->mean_row,
+                                       .sinks = m->retention->sinks,
+                                       .window = m->retention->window,
+                                       .n_splits = splits_of(store),
+                                       .threshold = m->retention->threshold};
+    turn_keys_back(m, &params);
+    for (; params.sub < m->retention->block / KEPT_ASSOC_SUB; params.sub++)
+        average_like(m, &params);
+}
+
+/* ---- what goes ---- */
+
 static uint32_t select_scorer(const struct kept_retention *retention)
 {
     if (retention->mode == KEPT_RETAIN_WINDOW)
         return KEPT_SCORER_RECENT;
     if (retention->dms)
         return KEPT_SCORER_DMS;
+    if (retention->assoc == KEPT_ASSOC_PUBLISHED)
+        return KEPT_SCORER_STORED; /* when a slot was last touched */
     return retention->scorer == KEPT_SCORER_BY_EXPECTED  ? KEPT_SCORER_EXPECTED
            : retention->scorer == KEPT_SCORER_BY_KEYDIFF ? KEPT_SCORER_DIRECT
                                                          : KEPT_SCORER_STORED;
@@ -199,7 +262,7 @@ static void move_slots(const struct maintain *m)
                                       .n_kv = store->n_kv,
                                       .d = store->d,
                                       .total = store->total,
-                                      .meta_planes = m->retention->dms ? 3 : 2};
+                                      .meta_planes = kept_retain_planes(m->retention)};
     call.keys[KEPT_KEY_ORDER] = m->emit->order;
     call.keys[KEPT_KEY_MOVE_KT] = store->k_type;
     call.keys[KEPT_KEY_MOVE_VT] = store->v_type;
@@ -207,7 +270,9 @@ static void move_slots(const struct maintain *m)
            m->scratch->moves);
 }
 
-static void close_gaps(const struct maintain *m)
+/* Keys turned to other positions: ranks when positions run out; always: the memory to the one before
+ * the window. */
+static void turn_keys(const struct maintain *m, bool always)
 {
     const struct kept_store *store = m->store;
     struct kept_call renumber = begin(m, KEPT_KERNEL_SLOT_RENUMBER);
@@ -224,7 +289,11 @@ static void close_gaps(const struct maintain *m)
         .z_stride = store->most,
         .hi_bias = store->hi_bias,
         .z_head_stride = (store->n_head / store->n_kv + 1) * store->most,
+        .sinks = m->retention->sinks,
+        .window = m->retention->window,
     };
+    renumber.keys[KEPT_KEY_RENUMBER_ALWAYS] = always;
+    rotate.keys[KEPT_KEY_ROTATE_ALWAYS] = always;
     FINISH(m, &renumber, &params, store->meta, store->heads_table, m->scratch->moves,
            m->scratch->z);
     rotate.keys[KEPT_KEY_ORDER] = m->emit->order;
@@ -239,15 +308,18 @@ void kept_retain_maintain(const struct kept_retention *retention, const struct k
                           const struct kept_retain_emit *emit)
 {
     const struct maintain m = {retention, store, scratch, emit, row_first};
-    bool scored = retention->mode == KEPT_RETAIN_SCORED;
+    bool published = retention->assoc == KEPT_ASSOC_PUBLISHED;
+    bool scored = retention->mode == KEPT_RETAIN_SCORED && !published;
     if (scored && retention->scorer == KEPT_SCORER_BY_EXPECTED)
         add_queries(&m);
     if (scored && retention->scorer != KEPT_SCORER_BY_GATE)
         score(&m);
+    if (retention->assoc != KEPT_ASSOC_OFF)
+        consolidate(&m);
     select_slots(&m);
     if (retention->merge)
         transfer_values(&m);
     move_slots(&m);
-    if (retention->compact)
-        close_gaps(&m);
+    if (retention->compact || published)
+        turn_keys(&m, published);
 }

@@ -28,6 +28,8 @@ struct kept_retention {
     uint32_t sinks, window; /* never evicted: the first, the last */
     uint32_t block, refresh, hold;
     uint32_t limit; /* compact: RoPE positions stay below it; else 0 */
+    enum kept_assoc assoc;
+    float threshold; /* associative: the least cosine of tokens that are alike */
 };
 
 struct kept_head_slots {
@@ -48,7 +50,7 @@ struct kept_store {
 
 /* Scratch of the maintenance calls; any store's fits when it is made for the largest. */
 struct kept_retain_scratch {
-    struct kept_arg z, moves, near;
+    struct kept_arg z, moves, near, raw;
 };
 
 /* Slots that a KV head needs: its budget, a block that grows, tokens held; whole pages. */
@@ -56,7 +58,7 @@ uint32_t kept_retain_extent(const struct kept_retention *retention, uint32_t bud
                             uint32_t context_tokens);
 /* Words of the scratch arrays for this store. */
 struct kept_retain_words {
-    uint64_t z, moves, near;
+    uint64_t z, moves, near, raw;
 };
 struct kept_retain_words kept_retain_words(const struct kept_retention *retention,
                                            const struct kept_store *store);
@@ -75,6 +77,9 @@ struct kept_retain_emit {
 void kept_retain_maintain(const struct kept_retention *retention, const struct kept_store *store,
                           const struct kept_retain_scratch *scratch, uint32_t row_first,
                           const struct kept_retain_emit *emit);
+
+/* Planes of meta: position and bias; the end of a slot of DMS; what associative memory counts. */
+uint32_t kept_retain_planes(const struct kept_retention *retention);
 
 /* The heads table of an empty store. */
 void kept_retain_table(const struct kept_store *store, uint32_t *table);

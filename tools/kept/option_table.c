@@ -52,6 +52,14 @@ const struct cli_option cli_option_table[] = {
       "absolute, or compact for more than the trained context (absolute)",
       .words = "absolute compact" },
 
+    { "assoc", 0, CLI_COUNT, PLANS, AT(past.assoc_slots), "SLOTS",
+      "associative memory: so many slots per KV head, on top, for what leaves the window",
+      .low = 1, .high = 1 << 20 },
+    { "assoc-threshold", 0, CLI_REAL, PLANS, AT(past.assoc_threshold), "R",
+      "cosine of keys from which tokens share a slot (0.95)", .low = -1, .high = 2 },
+    { "assoc-form", 0, CLI_WORD, PLANS, AT(past.assoc_form), "kept|published",
+      "with counts and mean positions, or as published (kept)", .words = "kept published" },
+
     /* prompt */
     { "prompt", 'p', CLI_TEXT, CLI_RUN | CLI_TOKENIZE, AT(prompt), "TEXT", "the text itself" },
     { "file", 'f', CLI_TEXT, CLI_RUN | CLI_TOKENIZE | CLI_EVAL, AT(file), "FILE",

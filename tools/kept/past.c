@@ -24,9 +24,17 @@ char *cli_past_sidecar_path(const char *model)
     return path;
 }
 
+/* Whether heads compete for slots, so that a sidecar's budgets matter. */
+static bool is_scored(const struct cli_past *past)
+{
+    return past->retain == KEPT_RETAIN_SCORED || past->assoc_slots != 0;
+}
+
 static kept_status check_options(const struct cli_settings *settings, struct kept_error *err)
 {
     const struct cli_past *past = &settings->past;
+    if (!past->assoc_slots && (past->assoc_threshold != 0 || past->assoc_form))
+        return cli_fail(err, KEPT_E_ARGUMENT, "--assoc-threshold and --assoc-form need --assoc");
     if (past->budget.given && past->retain == KEPT_RETAIN_FULL && !settings->sweep)
         return cli_fail(err, KEPT_E_ARGUMENT,
                         "--retain-budget needs --retain window or --retain scored");
@@ -43,7 +51,7 @@ static kept_status open_beside(struct cli_engine *engine, struct kept_error *err
     if (access(path, F_OK) == 0)
         status = kept_sidecar_open(path, engine->model, &engine->sidecar, err);
     free(path);
-    if (status != KEPT_OK && settings->past.retain != KEPT_RETAIN_SCORED) {
+    if (status != KEPT_OK && !is_scored(&settings->past)) {
         cli_note(settings, "not used: %s", err->message);
         status = KEPT_OK;
     }
@@ -63,7 +71,7 @@ kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
 kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err)
 {
     struct kept_session_stats stats;
-    bool used = engine->settings->past.retain == KEPT_RETAIN_SCORED || engine->settings->sweep;
+    bool used = is_scored(&engine->settings->past) || engine->settings->sweep;
     if (!engine->sidecar || !used)
         return KEPT_OK;
     uint64_t fitted = kept_sidecar_info(engine->sidecar)->model_hash;
@@ -96,7 +104,11 @@ void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *p
                                                  .scorer = (enum kept_scorer)past->scorer,
                                                  .no_merge = past->merge != 0,
                                                  .positions = (enum kept_positions)past->positions,
-                                                 .sidecar = engine->sidecar};
+                                                 .sidecar = engine->sidecar,
+                                                 .assoc_slots = past->assoc_slots,
+                                                 .assoc_threshold = (float)past->assoc_threshold};
+    if (past->assoc_slots)
+        params->retain.assoc = past->assoc_form ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
 }
 
 kept_status cli_past_plan_check(struct cli_engine *engine, uint32_t context, struct kept_error *err)
@@ -117,10 +129,13 @@ json_t *cli_past_json(const struct cli_engine *engine)
         snprintf(budget, sizeof budget, "%u", past->budget.slots);
     else if (past->budget.given)
         snprintf(budget, sizeof budget, "%g%%", past->budget.percent);
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b}", "kv", kv, "retain",
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b, s:i, s:s, s:f}", "kv", kv, "retain",
                      retain[past->retain], "retain_budget", budget, "scorer", scorers[past->scorer],
                      "merge", past->merge == 0, "positions",
-                     past->positions ? "compact" : "absolute", "sidecar", engine->sidecar != NULL);
+                     past->positions ? "compact" : "absolute", "sidecar", engine->sidecar != NULL,
+                     "assoc", (int)past->assoc_slots, "assoc_form",
+                     past->assoc_form ? "published" : "kept", "assoc_threshold",
+                     past->assoc_threshold != 0 ? past->assoc_threshold : 0.95);
 }
 
 void cli_past_notes(const struct cli_engine *engine)
@@ -131,8 +146,7 @@ void cli_past_notes(const struct cli_engine *engine)
         cli_note(settings,
                  "Keys of 4 bits cost models of this size about 3.5 %% of perplexity (measured on "
                  "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
-    if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains &&
-        !engine->sidecar)
+    if (is_scored(&settings->past) && kept_plan_info(engine->plan)->retains && !engine->sidecar)
         cli_note(
             settings,
             "There is no sidecar for this model, so every head gets the same budget. That loses "

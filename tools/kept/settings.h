@@ -38,6 +38,8 @@ struct cli_past {
     uint32_t merge;                     /* 0 on, 1 off */
     struct cli_budget budget;
     struct cli_number protect, sinks;
+    uint32_t assoc_slots, assoc_form; /* 0: none; 0 kept, 1 published */
+    double assoc_threshold;           /* 0: not given */
     const char *sidecar;
 };
 
