@@ -99,6 +99,9 @@ struct kept_slot_counts {
     uint64_t most;    /* of one KV head */
     uint64_t evicted; /* since the session began or was reset */
     uint64_t merged;  /* of those, into a kept slot */
+    /* Of those: averaged into a slot of associative memory that is like them. The others that left
+     * the window took a slot of their own at first (novelties). */
+    uint64_t consolidated;
 };
 KEPT_API kept_status kept_session_slots(kept_session *session, struct kept_slot_counts *out,
                                         struct kept_error *err);

@@ -167,6 +167,7 @@ static void count_store(const struct kept_session *session, uint32_t layer, cons
         out->live += live;
         out->most = live > out->most ? live : out->most;
         out->evicted += head[KEPT_HEAD_EVICTED];
+        out->consolidated += head[KEPT_HEAD_CONSOLIDATED];
     }
 }
 

@@ -100,8 +100,8 @@
  *             position was EDGE; the token at position t >= EDGE is in slot BASE + t - EDGE.
  *             A query at p sees slots 0 … KEPT_COUNT - 1, KEPT_COUNT = min(CAP, BASE + max(0, p + 1
  *             - EDGE)). Going back to a position >= EDGE needs no work at all.
- * The heads table, u32 (POSITIONS i32) [n_kv][8]. EVICTED counts; SCORED: 1 after the first
- * scoring; RoPE turns the token at position t by t - SHIFT.
+ * The heads table, u32 (POSITIONS i32) [n_kv][12]. EVICTED and CONSOLIDATED count; SCORED: 1 after
+ * the first scoring; RoPE turns the token at position t by t - SHIFT.
  * meta: planes of `total` words (total = slots of all heads), slot s of head h at FIRST + s: pos
  * i32 (the position RoPE used), bias f32, until i32 (that plane only where KEPT_SLOTS_RULE needs
  * it). */
@@ -109,7 +109,7 @@
     ((fmt) == KEPT_FMT_Q8_0 ? (d) / 4u : (fmt) == KEPT_FMT_Q4_0 ? (d) / 8u : (d) / 2u)
 #define KEPT_SLOT_S(fmt, d) ((fmt) == KEPT_FMT_F16 ? 0u : ((d) + 63u) / 64u)
 #define KEPT_TILE_WORDS(fmt, d) (16u * (KEPT_SLOT_Q(fmt, d) + KEPT_SLOT_S(fmt, d)))
-#define KEPT_HEAD_WORDS 8u
+#define KEPT_HEAD_WORDS 12u
 #define KEPT_HEAD_FIRST 0u
 #define KEPT_HEAD_CAP 1u
 #define KEPT_HEAD_BUDGET 2u
@@ -118,6 +118,7 @@
 #define KEPT_HEAD_SHIFT 5u
 #define KEPT_HEAD_SCORED 6u
 #define KEPT_HEAD_EVICTED 7u
+#define KEPT_HEAD_CONSOLIDATED 8u /* the words after it are 0 */
 
 /* Key GENERAL of attention, STORE of slot_write. */
 #define KEPT_SLOTS_PLAIN 0u    /* no table, no meta */
@@ -349,14 +350,16 @@ struct kept_score_params {
  *     when count < window) and at most block. DMS: m = max(count - BUDGET, how many of slots
  *     sinks … C-1 have a stored score below 0 or one that is no number), within the same limits.
  *   EXPECTED, m > 0 and count > BUDGET (else z was not made): when everything was scored (from = 0,
- *     see above), for each query head of the group top = max of z over the count slots, lse = log of
- *     the sum of exp(z + bias). For every slot in [from, count): score = mean over the group of
- *     exp(z + bias - lse) * |v|, weight = log(sum over the group of exp(z - top)) + bias; both into
- *     their planes. SCORED becomes 1.
+ *     see above), first, where keep is below 1, what slots sinks … C-1 stand for besides themselves
+ *     fades: bias = log(1 + (exp(bias) - 1) keep); then for each query head of the group top = max
+ *     of z over the count slots, lse = log of the sum of exp(z + bias). For every slot in [from,
+ *     count): score = mean over the group of exp(z + bias - lse) * |v|, weight = log(sum over the
+ *     group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
  *   Consolidated slots, whose pos is KEPT_POS_GONE when the kernel begins (only slots sinks … C-1
  *   are looked at), count as follows: m is at least their number, they go before all others, top
- *   and lse leave them out, and their scores and weights are not written.
+ *   and lse leave them out, and their scores and weights are not written. CONSOLIDATED grows by
+ *   their number.
  * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first.
  * Their pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive
  * the kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED
@@ -368,6 +371,7 @@ struct kept_select_params {
     KEPT_U32 total, z_stride;
     KEPT_U32 sinks, window, refresh;
     KEPT_U32 limit;       /* 0: absolute positions */
+    KEPT_F32 keep;        /* what stays of merged weight at a refresh, above 0 to 1 */
 };
 
 /* slot_nearest: for evicted slot number i of a KV head, over the kept slots (pos is not

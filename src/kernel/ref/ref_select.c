@@ -19,7 +19,7 @@ struct select {
     float *stats;          /* of its first query head */
     float *score, *weight; /* from its slot 0 on */
     int32_t *pos;
-    const float *bias;
+    float *bias;
 };
 
 /* Consolidated before: goes whatever the budget. */
@@ -46,11 +46,20 @@ static void sum_up(const struct select *s, uint32_t g)
     stats[KEPT_STATS_LSE(s->p->d)] = (float)(most + log(sum));
 }
 
+/* What slots stand for besides themselves. */
+static void fade(const struct select *s)
+{
+    for (uint32_t i = s->p->sinks; i < s->c && s->p->keep < 1; i++)
+        s->bias[i] = (float)log1p(expm1(s->bias[i]) * s->p->keep);
+}
+
 static void score_expected(const struct select *s)
 {
     const struct kept_select_params *p = s->p;
     uint32_t group = p->n_head / p->n_kv;
     uint32_t from = ref_score_from(&s->block, &s->head, s->count, p->window, p->refresh);
+    if (from == 0)
+        fade(s);
     for (uint32_t g = 0; from == 0 && g < group; g++)
         sum_up(s, g);
     for (uint32_t i = from; i < s->count; i++) {
@@ -152,7 +161,10 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
     s->c = s->count > p->window ? s->count - p->window : 0;
     bool scored = over > 0 && s->scorer == KEPT_SCORER_EXPECTED;
-    over = over > flagged(s) ? over : flagged(s);
+    uint32_t consolidated = 0, first = flagged(s);
+    for (uint32_t i = p->sinks; i < s->c; i++)
+        consolidated += is_gone(s, i);
+    over = over > first ? over : first;
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
     if (s->m > 0 && scored) {
@@ -169,6 +181,7 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     head[KEPT_HEAD_BASE] = s->count - s->m;
     head[KEPT_HEAD_EDGE] = (uint32_t)s->block.end;
     head[KEPT_HEAD_EVICTED] += s->m;
+    head[KEPT_HEAD_CONSOLIDATED] += consolidated;
     if (p->limit > 0 && s->block.end + block - s->head.shift > p->limit) {
         moves[KEPT_MOVES_ROTATE] = 1;
         head[KEPT_HEAD_SHIFT] = (uint32_t)s->block.end - head[KEPT_HEAD_BASE];
@@ -192,7 +205,7 @@ void ref_slot_select(const struct kept_host_call *call)
         s.score = (float *)call->bind[2] + s.head.first;
         s.weight = s.score + p->total;
         s.pos = (int32_t *)call->bind[3] + s.head.first;
-        s.bias = (const float *)call->bind[3] + p->total + s.head.first;
+        s.bias = (float *)call->bind[3] + p->total + s.head.first;
         select_head(&s, heads + (uint64_t)h * KEPT_HEAD_WORDS,
                     (uint32_t *)call->bind[5] + (uint64_t)h * KEPT_MOVES_STRIDE(s.block.block));
     }
