@@ -232,6 +232,7 @@ void kept_plan_retention(struct kept_plan *plan)
         kept_plan_fail(plan, KEPT_E_ARGUMENT, "retention has no mode %d, scorer %d, hold %u",
                        (int)params->mode, (int)params->scorer, out->hold);
     out->compact = params->positions == KEPT_POSITIONS_COMPACT;
+    out->keep = out->compact ? COMPACT_KEEP : 1;
     if (params->mode == KEPT_RETAIN_FULL && params->assoc == KEPT_ASSOC_OFF) {
         if (out->compact && context > trained)
             kept_plan_fail(plan, KEPT_E_ARGUMENT,

@@ -223,7 +223,8 @@ static void select_slots(const struct maintain *m)
                                         .sinks = m->retention->sinks,
                                         .window = m->retention->window,
                                         .refresh = m->retention->refresh,
-                                        .limit = m->retention->limit};
+                                        .limit = m->retention->limit,
+                                        .keep = m->retention->keep};
     call.keys[KEPT_KEY_SELECT_SCORER] = select_scorer(m->retention);
     FINISH(m, &call, &params, m->scratch->z, store->stats, store->scores, store->meta,
            store->heads_table, m->scratch->moves);
