@@ -280,9 +280,9 @@ struct kept_argmax_params {
  * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
  * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
  * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z
- * is used. Order: q_stats, a score kernel, [assoc_raw, (assoc_match, assoc_write) for each 16 tokens
- * of the block,] slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber, slot_rotate].
- * Counts read from moves are taken as at most `block` (M, FILLS) and
+ * is used. Order: q_stats, a score kernel, [assoc_raw, (assoc_match, assoc_write) for each 16
+ * tokens of the block,] slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber,
+ * slot_rotate]. Counts read from moves are taken as at most `block` (M, FILLS) and
  * CAP (COUNT, C); slot numbers read from moves and near that are not below CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
@@ -426,34 +426,35 @@ struct kept_rotate_params {
  * `until`): count f32 (tokens that the slot stands for), frac f32 (mean position less pos), stamp
  * i32 (position when it last changed). They are valid for slots that have left the window.
  *
- * C as above (0 when count < window). Tokens that leave: slots max(sinks, C - block) … C-1; sub-batch
- * `sub` of them: slots max(sinks, T) … T+15, T = C - block + 16 sub (may be negative: i32). The slots
- * before T, from `sinks` on, whose pos is not KEPT_POS_GONE are what they are compared with.
+ * C as above (0 when count < window). Tokens that leave: slots max(sinks, C - block) … C-1;
+ * sub-batch `sub` of them: slots max(sinks, T) … T+15, T = C - block + 16 sub (may be negative:
+ * i32). The slots before T, from `sinks` on, whose pos is not KEPT_POS_GONE are what they are
+ * compared with.
  *
  * raw: f32 scratch, un-rotated keys: element i of slot s of KV head h at
  *     h * raw_stride * d + (s / 16 * d + i) * 16 + s % 16;  raw_stride: a multiple of 16. count is
  *     at most raw_stride.
  *
- * assoc_raw: for slots sinks … C-1: raw = the key, Hadamard undone where KT is quantised, turned back
- *     from pos (by the conjugate of R(pos) of the table: KEPT_ROPE as in slot_write; a pos outside
- *     -256 * hi_bias … 256 * (mean_row - 256 - hi_bias) - 1 is not turned). For slots that leave
- *     also: count = 1, frac = 0, stamp = E.
- * assoc_match: for every slot t of the sub-batch, over the slots s of split x (an equal share of the
- *     tiles of 16 below T, as in slot_nearest: tiles from n*x/n_splits with n = ceil(T / 16)) that it
- *     is compared with: the largest cosine of raw t and raw s and its slot, the lower of equals; a
- *     length of 0 or a cosine that is no number counts as -3e38; -inf and 0 when there is no slot.
- *     near as above: entry (16 sub + t - T) of (KV head, split), block entries each.
+ * assoc_raw: for slots sinks … C-1: raw = the key, Hadamard undone where KT is quantised, turned
+ *     back from pos (by the conjugate of R(pos) of the table: KEPT_ROPE as in slot_write; a pos
+ *     outside -256 * hi_bias … 256 * (mean_row - 256 - hi_bias) - 1 is not turned). For slots that
+ *     leave also: count = 1, frac = 0, stamp = E.
+ * assoc_match: for every slot t of the sub-batch, over the slots s of split x (an equal share of
+ *     the tiles of 16 below T, as in slot_nearest: tiles from n*x/n_splits with n = ceil(T / 16))
+ *     that it is compared with: the largest cosine of raw t and raw s and its slot, the lower of
+ *     equals; a length of 0 or a cosine that is no number counts as -3e38; -inf and 0 when there is
+ *     no slot. near as above: entry (16 sub + t - T) of (KV head, split), block entries each.
  * assoc_write: t is a hit when the best likeness of all splits (the lower slot of equals) is >=
- *     threshold and its slot r is one of sinks … T-1. For every r that has hits, n of them, in their
- *     order, with c = count_r, at least 1 (also where it is no number) and at most 2^24, and f =
- *     frac_r, 0 where it is not within -1 … 1:
+ *     threshold and its slot r is one of sinks … T-1. For every r that has hits, n of them, in
+ *     their order, with c = count_r, at least 1 (also where it is no number) and at most 2^24, and
+ *     f = frac_r, 0 where it is not within -1 … 1:
  *         raw_r = (c raw_r + sum of raw_t) / (c + n), in scratch too; v_r likewise, re-quantised
  *         FORM 0: delta = (c f + sum of (pos_t - pos_r)) / (c + n); pos_r += floor(delta + 0.5),
  *             frac_r = delta - floor(delta + 0.5); bias_r += log((c + n) / c), weight_r likewise;
  *             score_r *= (c + n) / c
  *         FORM 1 (as published): pos_r, frac_r, bias_r, weight_r stay; score_r = E as a number
- *         count_r = c + n, stamp_r = E; k_r = raw_r turned to pos_r (not turned where pos is outside
- *             the table, as above), Hadamard where KT is quantised, stored
+ *         count_r = c + n, stamp_r = E; k_r = raw_r turned to pos_r (not turned where pos is
+ *             outside the table, as above), Hadamard where KT is quantised, stored
  *     Hits: pos = KEPT_POS_GONE, weight = -inf. Others: with FORM 1 score = E. Where pos_t or pos_r
  *     is not within ±(2^24 - 1), or outside the table when rope_pairs is not NONE, pos_t - pos_r
  *     counts as 0.

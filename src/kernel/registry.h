@@ -129,8 +129,8 @@ uint32_t kept_kernel_key(enum kept_kernel_id id, const char *name);
  * tiles = ceil(n_rows / 16). For GLU epilogues tiles and n_rows are those of the gate, and a group
  * computes gate and up; q_stats group (x, y) does rows 16y … of query head x; columns are the words
  * of a slot: K, V, meta and score planes. group = n_head / n_kv; y counts the passes of KV head 0
- * first. A slot_write group of a k head also writes the v of that head. The assoc_write group of the
- * first of the tokens that share a target does the work for all of them. */
+ * first. A slot_write group of a k head also writes the v of that head. The assoc_write group of
+ * the first of the tokens that share a target does the work for all of them. */
 void kept_kernel_grid(enum kept_kernel_id id, const uint32_t *keys, const void *params,
                       uint32_t grid[3]);
 

@@ -81,6 +81,8 @@ static void canonical(const struct check_case *c, uint32_t *const *outputs)
         kept_canon_argmax(c, outputs);
     else if (c->row->id == KEPT_KERNEL_SLOT_NEAREST)
         kept_canon_slot_nearest(c, outputs);
+    else if (c->row->id == KEPT_KERNEL_ASSOC_MATCH)
+        kept_canon_assoc_match(c, outputs);
 }
 
 /* ---- comparison ---- */

@@ -62,6 +62,7 @@ struct check_case {
         struct kept_merge_slots_params merge_slots;
         struct kept_move_params move;
         struct kept_rotate_params rotate;
+        struct kept_assoc_params assoc;
     } params;
     struct check_bind bind[KEPT_MAX_BINDS];
     uint64_t rng;
@@ -85,6 +86,7 @@ struct check_case {
 void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_argmax(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_slot_nearest(const struct check_case *c, uint32_t *const *bind);
+void kept_canon_assoc_match(const struct check_case *c, uint32_t *const *bind);
 
 void kept_case_finish(struct check_case *c);
 

@@ -31,7 +31,7 @@ static void bind_words(struct check_case *c, uint32_t i_bind, uint64_t n_words)
 void kept_gen_slot_move(struct check_case *c)
 {
     struct kept_move_params *p = &c->params.move;
-    static const uint32_t ds[] = {32, 64, 96, 128, 256};
+    static const uint32_t ds[] = {32, 64, 96, 128, 256}, planes[] = {2, 3, KEPT_ASSOC_PLANES};
     struct check_store st;
     kept_check_block(c, MOVE_STEP, &st);
     if (c->failed)
@@ -40,7 +40,7 @@ void kept_gen_slot_move(struct check_case *c)
     p->n_kv = st.n_kv;
     p->d = c->model != NULL ? c->model->d : kept_check_pick(c, ds, 5);
     p->total = st.total;
-    p->meta_planes = kept_check_range(c, 2, 3);
+    p->meta_planes = kept_check_pick(c, planes, 3);
     bind_words(c, MOVE_K, p->total / 16 * KEPT_TILE_WORDS(kept_check_key(c, "KT"), p->d));
     bind_words(c, MOVE_V, p->total / 16 * KEPT_TILE_WORDS(kept_check_key(c, "VT"), p->d));
     bind_words(c, MOVE_META, (uint64_t)p->meta_planes * p->total);
@@ -75,6 +75,7 @@ enum { ROT_K, ROT_META, ROT_TABLE, ROT_HEADS, ROT_MOVES, ROT_Z, ROT_STEP };
 void kept_keys_slot_rotate(struct check_case *c)
 {
     kept_check_type_keys(c);
+    kept_check_set_key(c, "ALWAYS", kept_check_range(c, 0, 1));
 }
 
 /* New positions: the order of the slots, some unchanged, some far out. */
@@ -163,7 +164,8 @@ void kept_bound_slot_rotate(struct check_case *c)
         const uint32_t *moves =
             c->bind[ROT_MOVES].before + (uint64_t)h * KEPT_MOVES_STRIDE(p->row_cap);
         uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
-        for (uint32_t s = 0; moves[KEPT_MOVES_ROTATE] == 1 && s < n; s++) {
+        bool turns = moves[KEPT_MOVES_ROTATE] == 1 || kept_check_key(c, "ALWAYS") == 1;
+        for (uint32_t s = 0; turns && s < n; s++) {
             int64_t delta = (int64_t)(int32_t)z[s] - pos[head.first + s];
             if (delta != 0 && delta >= -256 * (int64_t)p->hi_bias && delta <= 255)
                 bound_turned(c, (uint64_t)head.first + s, delta);

@@ -141,8 +141,23 @@ static void fill_ranks(struct check_case *c, const struct check_store *st)
     }
 }
 
+/* Marks slots as consolidated: some, all, more than a block; others that the kernel is not to look
+ * at. */
+static void consolidate(struct check_case *c, const struct check_store *st, uint32_t h)
+{
+    uint32_t *pos = c->bind[SEL_META].before + st->head[h].first, n = st->count[h];
+    uint32_t percent = kept_check_chance(c, 70) ? kept_check_range(c, 1, 25) : 100;
+    uint32_t cut = n > st->window ? n - st->window : 0;
+    for (uint32_t s = st->sinks; s < cut; s++)
+        if (kept_check_chance(c, percent))
+            pos[s] = (uint32_t)KEPT_POS_GONE;
+    if (n > 0 && st->sinks > 0 && kept_check_chance(c, 10))
+        pos[0] = pos[n - 1] = (uint32_t)KEPT_POS_GONE;
+}
+
 void kept_gen_slot_select(struct check_case *c)
 {
+    static const uint32_t planes[] = {2, 3, KEPT_ASSOC_PLANES};
     struct kept_select_params *p = &c->params.select;
     struct check_store st;
     kept_check_block(c, SEL_STEP, &st);
@@ -161,11 +176,14 @@ void kept_gen_slot_select(struct check_case *c)
     kept_check_bind_f32(c, SEL_Z, (uint64_t)(p->n_head + p->n_kv) * p->z_stride);
     kept_check_bind_f32(c, SEL_STATS, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
     kept_check_bind_f32(c, SEL_SCORES, 2 * (uint64_t)p->total);
-    kept_check_bind_meta(c, SEL_META, &st, kept_check_range(c, 2, 3));
+    kept_check_bind_meta(c, SEL_META, &st, kept_check_pick(c, planes, 3));
     kept_check_bind_heads(c, SEL_HEADS, &st);
     kept_check_bind(c, SEL_MOVES, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));
     if (!c->failed)
         fill_ranks(c, &st);
+    for (uint32_t h = 0; !c->failed && c->model == NULL && h < st.n_kv; h++)
+        if (kept_check_chance(c, 40))
+            consolidate(c, &st, h);
 }
 
 /* ---- bounds ---- */
@@ -180,15 +198,23 @@ struct scored {
     const struct kept_select_params *p;
     uint32_t count, from, group;
     const float *z, *bias;
+    const int32_t *pos;
+    uint32_t c;             /* where the window begins */
     uint64_t stats, scores; /* elements: of the first query head, of slot 0 */
 };
+
+/* Consolidated before the call: left out. */
+static bool is_gone(const struct scored *s, uint32_t i)
+{
+    return i >= s->p->sinks && i < s->c && s->pos[i] == KEPT_POS_GONE;
+}
 
 /* Whether nothing can be said: lse is made of an infinite z. */
 static bool is_loose(const struct scored *s)
 {
     for (uint32_t g = 0; s->from == 0 && g < s->group; g++)
         for (uint32_t i = 0; i < s->count; i++)
-            if (s->z[(uint64_t)g * s->p->z_stride + i] == INFINITY)
+            if (s->z[(uint64_t)g * s->p->z_stride + i] == INFINITY && !is_gone(s, i))
                 return true;
     return false;
 }
@@ -202,8 +228,10 @@ static double bound_sums(struct check_case *c, const struct scored *s, uint32_t 
     if (s->from != 0)
         return 0;
     for (uint32_t i = 0; i < s->count; i++)
-        most = fmax(most, (double)z[i] + s->bias[i]);
+        most = is_gone(s, i) ? most : fmax(most, (double)z[i] + s->bias[i]);
     for (uint32_t i = 0; i < s->count; i++) {
+        if (is_gone(s, i))
+            continue;
         double v = (double)z[i] + s->bias[i] - most, w = exp(v);
         double parts = fabs(z[i]) + fabs(s->bias[i]) + fabs(most);
         sum += w;
@@ -225,6 +253,8 @@ static void bound_scores(struct check_case *c, const struct scored *s)
     for (uint32_t g = 0; g < s->group; g++)
         lse[g] = bound_sums(c, s, g);
     for (uint32_t i = s->from; i < s->count; i++) {
+        if (is_gone(s, i))
+            continue;
         double worst = 0, of_weight = 0, bias = s->bias[i], nearest = -INFINITY;
         bool known = true; /* what top is */
         for (uint32_t g = 0; g < s->group; g++) {
@@ -265,8 +295,10 @@ static void bound_head(struct check_case *c, const struct ref_block *b, uint32_t
           (uint64_t)h * (group + 1) * p->z_stride;
     s.bias = (const float *)(const void *)c->bind[SEL_META].before + p->total + head.first;
     s.stats = (uint64_t)h * group * KEPT_STATS_STRIDE(p->d);
+    s.pos = (const int32_t *)c->bind[SEL_META].before + head.first;
+    s.c = s.count > p->window ? s.count - p->window : 0;
     s.scores = head.first;
-    if (c->bind[SEL_MOVES].want[moves + KEPT_MOVES_M] == 0)
+    if (c->bind[SEL_MOVES].want[moves + KEPT_MOVES_M] == 0 || s.count <= head.budget)
         return;
     if (!is_loose(&s)) {
         bound_scores(c, &s);
@@ -297,6 +329,7 @@ enum { NUM_META, NUM_HEADS, NUM_MOVES, NUM_Z, NUM_STEP };
 void kept_keys_slot_renumber(struct check_case *c)
 {
     kept_check_group(c, 16, 256);
+    kept_check_set_key(c, "ALWAYS", kept_check_range(c, 0, 1));
 }
 
 void kept_gen_slot_renumber(struct check_case *c)
@@ -311,6 +344,8 @@ void kept_gen_slot_renumber(struct check_case *c)
     p->d = 32;
     p->total = st.total;
     p->z_stride = st.max_cap;
+    p->sinks = st.sinks;
+    p->window = kept_check_chance(c, 80) ? st.window : kept_check_range(c, 0, 2000);
     p->z_head_stride = p->z_stride * (1 + kept_check_range(c, 0, 3));
     kept_check_bind_meta(c, NUM_META, &st, 2);
     kept_check_bind_moves(c, NUM_MOVES, &st, KEPT_MAX_BINDS, true);
