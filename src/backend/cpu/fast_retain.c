@@ -211,7 +211,8 @@ static void rotate_item(void *user, uint32_t item, uint32_t i_thread)
     const uint32_t *z = (const uint32_t *)call->bind[5] + (size_t)h * p->z_head_stride;
     int32_t *pos = (int32_t *)call->bind[1] + m.head.first;
     uint32_t n = ref_min(ref_min(m.head.base, m.head.cap), p->z_stride);
-    for (uint32_t s = first; m.rotate && s < n && s < first + ROTATE_SLOTS; s++) {
+    bool turns = m.rotate || call->keys[KEPT_KEY_ROTATE_ALWAYS] == 1;
+    for (uint32_t s = first; turns && s < n && s < first + ROTATE_SLOTS; s++) {
         int64_t delta = (int64_t)(int32_t)z[s] - pos[s];
         if (delta == 0 || delta < -256 * (int64_t)p->hi_bias || delta > 255)
             continue;

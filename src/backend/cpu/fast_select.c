@@ -22,7 +22,25 @@ struct select {
     float *score, *weight; /* from its slot 0 on */
     int32_t *pos;
     const float *bias;
+    bool any_gone; /* some are consolidated */
 };
+
+/* ---- consolidated slots ---- */
+
+/* Slot i is consolidated: it goes whatever the budget. */
+SIMD_INLINE bool is_gone(const struct select *s, uint32_t i)
+{
+    return i >= s->p->sinks && i < s->c && s->pos[i] == KEPT_POS_GONE;
+}
+
+/* The lanes of slots i … i + 15 that are consolidated. */
+static vm gone_lanes(const struct select *s, uint32_t i)
+{
+    float lanes[16];
+    for (uint32_t r = 0; r < 16; r++)
+        lanes[r] = is_gone(s, i + r) ? 1 : 0;
+    return vm_less(vf_set(0), vf_load(lanes));
+}
 
 /* ---- scores of expected attention ---- */
 
@@ -44,6 +62,16 @@ static void store_some(float *p, uint32_t n, vf v)
     memcpy(p, lanes, (n < 16 ? n : 16) * sizeof *p);
 }
 
+/* z, with biases where bias is not NULL, of slots i … i + 15; of none and of consolidated ones
+ * -infinity. */
+static vf load_z(const struct select *s, const float *z, const float *bias, uint32_t i)
+{
+    vf x = load_some(z + i, s->count - i, -INFINITY);
+    if (bias != NULL)
+        x = vf_add(x, load_some(bias + i, s->count - i, 0));
+    return s->any_gone ? vf_select(gone_lanes(s, i), vf_set(-INFINITY), x) : x;
+}
+
 /* top and lse of a query head over all slots. */
 static void sum_up(const struct select *s, uint32_t g)
 {
@@ -51,16 +79,12 @@ static void sum_up(const struct select *s, uint32_t g)
     float *stats = s->stats + (size_t)g * KEPT_STATS_STRIDE((size_t)s->p->d);
     vf top = vf_set(-INFINITY), most = top, sum = vf_set(0);
     for (uint32_t i = 0; i < s->count; i += 16) {
-        vf x = load_some(z + i, s->count - i, -INFINITY);
-        top = vf_max(x, top); /* NaN leaves it as it is */
-        most = vf_max(vf_add(x, load_some(s->bias + i, s->count - i, 0)), most);
+        top = vf_max(load_z(s, z, NULL, i), top); /* NaN leaves it as it is */
+        most = vf_max(load_z(s, z, s->bias, i), most);
     }
     float high = vf_hmax(most);
-    for (uint32_t i = 0; i < s->count; i += 16) {
-        vf x = load_some(z + i, s->count - i, -INFINITY);
-        x = vf_add(x, load_some(s->bias + i, s->count - i, 0));
-        sum = vf_add(sum, vf_exp(vf_sub(x, vf_set(high))));
-    }
+    for (uint32_t i = 0; i < s->count; i += 16)
+        sum = vf_add(sum, vf_exp(vf_sub(load_z(s, z, s->bias, i), vf_set(high))));
     stats[KEPT_STATS_TOP(s->p->d)] = vf_hmax(top);
     stats[KEPT_STATS_LSE(s->p->d)] = high + logf(vf_hsum(sum));
 }
@@ -87,8 +111,15 @@ static void score_tile(const struct select *s, uint32_t i)
         sum = vf_add(sum, vf_exp(vf_sub(vf_sub(x, top), most)));
     }
     vf size = load_some(z + (size_t)group * p->z_stride, n, 0);
-    store_some(s->score + i, n, vf_mul(vf_div(mean, vf_set((float)group)), size));
-    store_some(s->weight + i, n, vf_add(vf_add(vf_log(sum), most), bias));
+    vf score = vf_mul(vf_div(mean, vf_set((float)group)), size);
+    vf weight = vf_add(vf_add(vf_log(sum), most), bias);
+    if (s->any_gone) {
+        vm gone = gone_lanes(s, i);
+        score = vf_select(gone, load_some(s->score + i, n, 0), score);
+        weight = vf_select(gone, load_some(s->weight + i, n, 0), weight);
+    }
+    store_some(s->score + i, n, score);
+    store_some(s->weight + i, n, weight);
 }
 
 static void score_expected(const struct select *s)
@@ -104,15 +135,18 @@ static void score_expected(const struct select *s)
 
 /* ---- the lowest ---- */
 
-/* The rank of a slot as a word: NaN 0, then in order; -0 is 0. */
+/* The rank of a slot as a word: consolidated 0, NaN 1, then in order; -0 is 0. (Words below
+ * 0x7FFFFF are of no number, so none is in the way.) */
 SIMD_INLINE uint32_t rank_of(const struct select *s, const float *rank, uint32_t i)
 {
     uint32_t bits;
     if (s->scorer == KEPT_SCORER_RECENT)
         return (uint32_t)s->pos[i] ^ 0x80000000u;
+    if (s->any_gone && is_gone(s, i))
+        return 0;
     memcpy(&bits, rank + i, 4);
     if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
-        return 0;
+        return 1;
     if (bits == 0x80000000u)
         bits = 0;
     return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
@@ -162,10 +196,16 @@ static uint32_t fill(const struct select *s, const uint32_t *evicted, uint32_t *
     return n;
 }
 
-/* DMS: how many go whatever the budget. */
-static uint32_t flagged(const struct select *s)
+/* How many go whatever the budget: consolidated or, by DMS, with a score below 0 or none. */
+static uint32_t flagged(struct select *s)
 {
     uint32_t n = 0;
+    for (uint32_t i = s->p->sinks; i < s->c; i++)
+        n += s->pos[i] == KEPT_POS_GONE;
+    s->any_gone = n > 0;
+    if (s->scorer != KEPT_SCORER_DMS)
+        return n;
+    n = 0;
     for (uint32_t i = s->p->sinks; i < s->c; i++)
         n += rank_of(s, s->score, i) < 0x80000000u;
     return n;
@@ -175,13 +215,14 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
 {
     const struct kept_select_params *p = s->p;
     uint32_t block = s->block.block, *evicted = moves + KEPT_MOVES_LISTS;
-    uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
+    uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0, n_flagged;
+    bool scored = over > 0 && s->scorer == KEPT_SCORER_EXPECTED;
     s->c = s->count > p->window ? s->count - p->window : 0;
-    if (s->scorer == KEPT_SCORER_DMS)
-        over = over > flagged(s) ? over : flagged(s);
+    n_flagged = flagged(s);
+    over = over > n_flagged ? over : n_flagged;
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
-    if (s->m > 0 && s->scorer == KEPT_SCORER_EXPECTED) {
+    if (s->m > 0 && scored) {
         score_expected(s);
         head[KEPT_HEAD_SCORED] = 1;
     }
@@ -262,9 +303,15 @@ static void renumber_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
     uint32_t *z = (uint32_t *)call->bind[3] + (size_t)h * p->z_head_stride;
     const int32_t *pos = (const int32_t *)call->bind[0] + head.first;
-    if (moves[KEPT_MOVES_ROTATE] != 1)
+    bool always = call->keys[KEPT_KEY_RENUMBER_ALWAYS] == 1;
+    if (moves[KEPT_MOVES_ROTATE] != 1 && !always)
         return;
     for (uint32_t s = item % n_chunks * CHUNK; s < n && s < (item % n_chunks + 1) * CHUNK; s++) {
+        if (always) { /* the memory at the position before the window */
+            bool memory = s >= p->sinks && (uint64_t)s + p->window < head.base;
+            z[s] = memory ? (uint32_t)(job->block.end - p->window - 1) : (uint32_t)pos[s];
+            continue;
+        }
         vi mine = vi_set((uint32_t)pos[s]);
         uint32_t other = 0, smaller = 0;
         for (; other + 16 <= n; other += 16)
