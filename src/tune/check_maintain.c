@@ -166,6 +166,9 @@ void kept_check_bind_heads(struct check_case *c, uint32_t i_bind, const struct c
         to[KEPT_HEAD_SHIFT] = (uint32_t)st->head[h].shift;
         to[KEPT_HEAD_SCORED] = st->head[h].scored;
         to[KEPT_HEAD_EVICTED] = st->head[h].evicted;
+        to[KEPT_HEAD_CONSOLIDATED] = kept_check_range(c, 0, 1000);
+        memset(to + KEPT_HEAD_CONSOLIDATED + 1, 0,
+               (KEPT_HEAD_WORDS - KEPT_HEAD_CONSOLIDATED - 1) * sizeof *to);
     }
 }
 

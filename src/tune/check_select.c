@@ -69,6 +69,21 @@ static uint32_t scored_from(const struct check_case *c, const struct ref_block *
     return ref_score_from(b, head, count, p->window, p->refresh);
 }
 
+/* The biases of a head as they are when scores are made: where all are made, what slots sinks … C-1
+ * stand for besides themselves has faded. */
+static void faded_biases(const struct check_case *c, const struct ref_head *head, uint32_t count,
+                         uint32_t from, double *bias)
+{
+    const struct kept_select_params *p = &c->params.select;
+    const float *before =
+        (const float *)(const void *)c->bind[SEL_META].before + p->total + head->first;
+    bool fades = from == 0 && p->keep < 1;
+    for (uint32_t i = 0; i < count; i++)
+        bias[i] = fades && i >= p->sinks && (uint64_t)i + p->window < count
+                      ? log1p(expm1(before[i]) * p->keep)
+                      : before[i];
+}
+
 /* z, |v|, and stored scores, of a head whose slots get distinct scores or ties. */
 static void expected_ranks(struct check_case *c, const struct check_store *st, uint32_t h)
 {
@@ -76,10 +91,10 @@ static void expected_ranks(struct check_case *c, const struct check_store *st, u
     uint32_t order[MAX_SLOTS], n = st->count[h], from = scored_from(c, &st->block, &st->head[h], n);
     float *z = (float *)(void *)c->bind[SEL_Z].before + (uint64_t)h * (st->group + 1) * p->z_stride;
     float *score = (float *)(void *)c->bind[SEL_SCORES].before + st->head[h].first;
-    const float *bias =
-        (const float *)(const void *)c->bind[SEL_META].before + st->total + st->head[h].first;
+    double bias[MAX_SLOTS];
     float *size = z + (uint64_t)st->group * p->z_stride, base = 20 * kept_check_unit(c);
     float offset[8], spread = kept_check_chance(c, 80) ? 1 : 4;
+    faded_biases(c, &st->head[h], n, from, bias);
     kept_check_shuffle(c, order, n);
     for (uint32_t g = 0; g < st->group; g++) {
         float *stats = (float *)(void *)c->bind[SEL_STATS].before +
@@ -172,6 +187,7 @@ void kept_gen_slot_select(struct check_case *c)
     p->sinks = st.sinks;
     p->window = st.window;
     p->refresh = kept_check_chance(c, 30) ? 64 : 4096;
+    p->keep = kept_check_chance(c, 50) ? 1 : 0.55f + 0.45f * kept_check_unit(c);
     p->limit = kept_check_chance(c, 50) ? 0 : kept_check_range(c, 1, 2 * (uint32_t)st.block.end);
     kept_check_bind_f32(c, SEL_Z, (uint64_t)(p->n_head + p->n_kv) * p->z_stride);
     kept_check_bind_f32(c, SEL_STATS, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
@@ -197,7 +213,8 @@ static double log_bound(double v)
 struct scored {
     const struct kept_select_params *p;
     uint32_t count, from, group;
-    const float *z, *bias;
+    const float *z;
+    double bias[MAX_SLOTS], of_bias[MAX_SLOTS]; /* as they are then, and their errors */
     const int32_t *pos;
     uint32_t c;             /* where the window begins */
     uint64_t stats, scores; /* elements: of the first query head, of slot 0 */
@@ -228,14 +245,14 @@ static double bound_sums(struct check_case *c, const struct scored *s, uint32_t 
     if (s->from != 0)
         return 0;
     for (uint32_t i = 0; i < s->count; i++)
-        most = is_gone(s, i) ? most : fmax(most, (double)z[i] + s->bias[i]);
+        most = is_gone(s, i) ? most : fmax(most, z[i] + s->bias[i]);
     for (uint32_t i = 0; i < s->count; i++) {
         if (is_gone(s, i))
             continue;
-        double v = (double)z[i] + s->bias[i] - most, w = exp(v);
+        double v = z[i] + s->bias[i] - most, w = exp(v);
         double parts = fabs(z[i]) + fabs(s->bias[i]) + fabs(most);
         sum += w;
-        error += w > 0 ? w * (kept_check_exp_bound(v) + 2 * CHECK_U * parts) : 0;
+        error += w > 0 ? w * (kept_check_exp_bound(v) + 2 * CHECK_U * parts + s->of_bias[i]) : 0;
     }
     double lse = kept_check_want(c, SEL_STATS, at + KEPT_STATS_LSE(s->p->d));
     double bound = error / sum + (4 * sqrt(s->count) + 4) * CHECK_U + log_bound(log(sum)) +
@@ -264,7 +281,7 @@ static void bound_scores(struct check_case *c, const struct scored *s)
             double sum = kept_check_want(c, SEL_STATS, at + KEPT_STATS_LSE(p->d));
             double top = kept_check_want(c, SEL_STATS, at + KEPT_STATS_TOP(p->d));
             if (exp(z + bias - sum) > 0)
-                worst = fmax(worst, lse[g] + 2 * CHECK_U * (parts + fabs(sum)) +
+                worst = fmax(worst, lse[g] + s->of_bias[i] + 2 * CHECK_U * (parts + fabs(sum)) +
                                         kept_check_exp_bound(z + bias - sum));
             if (exp(z - top) > 0)
                 of_weight = fmax(of_weight, kept_check_exp_bound(z - top) +
@@ -276,10 +293,23 @@ static void bound_scores(struct check_case *c, const struct scored *s)
         double weight = fabs(kept_check_want(c, SEL_SCORES, s->scores + p->total + i));
         double bound = score * (worst + 16 * CHECK_U) + 16 * CHECK_TINY;
         kept_check_bound(c, SEL_SCORES, s->scores + i, isfinite(bound) ? bound : 1e-37);
-        bound = of_weight + 16 * CHECK_U + log_bound(weight + fabs(bias)) +
+        bound = of_weight + s->of_bias[i] + 16 * CHECK_U + log_bound(weight + fabs(bias)) +
                 2 * CHECK_U * (weight + fabs(bias));
         kept_check_bound(c, SEL_SCORES, s->scores + p->total + i,
                          isfinite(bound) && known && nearest > -80 ? bound : CHECK_ANY);
+    }
+}
+
+/* Of those that fade: exp, a difference near 0, log. */
+static void bound_biases(struct check_case *c, const struct ref_head *head, struct scored *s)
+{
+    const struct kept_select_params *p = s->p;
+    for (uint32_t i = 0; i < s->count; i++) {
+        bool fades = s->from == 0 && p->keep < 1 && i >= p->sinks && i < s->c;
+        s->of_bias[i] =
+            fades ? kept_check_exp_bound(s->bias[i]) + 8 * CHECK_U + log_bound(s->bias[i]) : 0;
+        if (fades)
+            kept_check_bound(c, SEL_META, (uint64_t)p->total + head->first + i, s->of_bias[i]);
     }
 }
 
@@ -293,13 +323,14 @@ static void bound_head(struct check_case *c, const struct ref_block *b, uint32_t
     s.from = scored_from(c, b, &head, s.count);
     s.z = (const float *)(const void *)c->bind[SEL_Z].before +
           (uint64_t)h * (group + 1) * p->z_stride;
-    s.bias = (const float *)(const void *)c->bind[SEL_META].before + p->total + head.first;
     s.stats = (uint64_t)h * group * KEPT_STATS_STRIDE(p->d);
     s.pos = (const int32_t *)c->bind[SEL_META].before + head.first;
     s.c = s.count > p->window ? s.count - p->window : 0;
     s.scores = head.first;
     if (c->bind[SEL_MOVES].want[moves + KEPT_MOVES_M] == 0 || s.count <= head.budget)
         return;
+    faded_biases(c, &head, s.count, s.from, s.bias);
+    bound_biases(c, &head, &s);
     if (!is_loose(&s)) {
         bound_scores(c, &s);
         return;

@@ -21,7 +21,7 @@ struct select {
     float *stats;          /* of its first query head */
     float *score, *weight; /* from its slot 0 on */
     int32_t *pos;
-    const float *bias;
+    float *bias;
     bool any_gone; /* some are consolidated */
 };
 
@@ -122,11 +122,20 @@ static void score_tile(const struct select *s, uint32_t i)
     store_some(s->weight + i, n, weight);
 }
 
+/* What slots stand for besides themselves. */
+static void fade(const struct select *s)
+{
+    for (uint32_t i = s->p->sinks; i < s->c && s->p->keep < 1; i++)
+        s->bias[i] = log1pf(expm1f(s->bias[i]) * s->p->keep);
+}
+
 static void score_expected(const struct select *s)
 {
     const struct kept_select_params *p = s->p;
     uint32_t group = p->n_head / p->n_kv;
     uint32_t from = ref_score_from(&s->block, &s->head, s->count, p->window, p->refresh);
+    if (from == 0)
+        fade(s);
     for (uint32_t g = 0; from == 0 && g < group; g++)
         sum_up(s, g);
     for (uint32_t i = from; i < s->count; i += 16)
@@ -196,16 +205,18 @@ static uint32_t fill(const struct select *s, const uint32_t *evicted, uint32_t *
     return n;
 }
 
-/* How many go whatever the budget: consolidated or, by DMS, with a score below 0 or none. */
-static uint32_t flagged(struct select *s)
+static uint32_t consolidated(const struct select *s)
 {
     uint32_t n = 0;
     for (uint32_t i = s->p->sinks; i < s->c; i++)
         n += s->pos[i] == KEPT_POS_GONE;
-    s->any_gone = n > 0;
-    if (s->scorer != KEPT_SCORER_DMS)
-        return n;
-    n = 0;
+    return n;
+}
+
+/* How many go by DMS whatever the budget: with a score below 0 or none, consolidated ones too. */
+static uint32_t flagged(const struct select *s)
+{
+    uint32_t n = 0;
     for (uint32_t i = s->p->sinks; i < s->c; i++)
         n += rank_of(s, s->score, i) < 0x80000000u;
     return n;
@@ -215,11 +226,14 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
 {
     const struct kept_select_params *p = s->p;
     uint32_t block = s->block.block, *evicted = moves + KEPT_MOVES_LISTS;
-    uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0, n_flagged;
+    uint32_t over = s->count > s->head.budget ? s->count - s->head.budget : 0;
     bool scored = over > 0 && s->scorer == KEPT_SCORER_EXPECTED;
     s->c = s->count > p->window ? s->count - p->window : 0;
-    n_flagged = flagged(s);
-    over = over > n_flagged ? over : n_flagged;
+    uint32_t n_gone = consolidated(s), first = n_gone;
+    s->any_gone = n_gone > 0;
+    if (s->scorer == KEPT_SCORER_DMS)
+        first = flagged(s);
+    over = over > first ? over : first;
     s->m = ref_min(ref_min(over, block), s->c > p->sinks ? s->c - p->sinks : 0);
     memset(moves, 0, KEPT_MOVES_STRIDE(block) * sizeof *moves);
     if (s->m > 0 && scored) {
@@ -236,6 +250,7 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     head[KEPT_HEAD_BASE] = s->count - s->m;
     head[KEPT_HEAD_EDGE] = (uint32_t)s->block.end;
     head[KEPT_HEAD_EVICTED] += s->m;
+    head[KEPT_HEAD_CONSOLIDATED] += n_gone;
     if (p->limit > 0 && s->block.end + block - s->head.shift > p->limit) {
         moves[KEPT_MOVES_ROTATE] = 1;
         head[KEPT_HEAD_SHIFT] = (uint32_t)s->block.end - head[KEPT_HEAD_BASE];
@@ -264,7 +279,7 @@ static void select_item(void *user, uint32_t h, uint32_t i_thread)
     s.score = (float *)call->bind[2] + s.head.first;
     s.weight = s.score + p->total;
     s.pos = (int32_t *)call->bind[3] + s.head.first;
-    s.bias = (const float *)call->bind[3] + p->total + s.head.first;
+    s.bias = (float *)call->bind[3] + p->total + s.head.first;
     select_head(&s, heads + (size_t)h * KEPT_HEAD_WORDS,
                 (uint32_t *)call->bind[5] + (size_t)h * KEPT_MOVES_STRIDE(s.block.block));
 }
