@@ -292,8 +292,13 @@ static void check_peak(struct check *c, const struct kept_peak_params *p)
     uint64_t rows = check_rows(c, 4, p->rows_at, p->row_first, p->row_cap);
     check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
     require(c, c->keys[KEPT_KEY_ATTN_D] == p->d, "D", c->keys[KEPT_KEY_ATTN_D]);
+    at_most(c, "SUM", c->keys[KEPT_KEY_PEAK_SUM], 1);
     require(c, p->n_slots <= p->cap, "n_slots", p->n_slots);
     at_most(c, "q_stride", p->q_stride, MAX_COUNT);
+    at_most(c, "chunk", p->chunk, MAX_COUNT);
+    at_most(c, "after", p->after, MAX_COUNT);
+    if (c->keys[KEPT_KEY_PEAK_SUM] != 0)
+        need(c, 4, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
     need_rows(c, 0, rows, p->q_stride, (uint64_t)p->n_head * p->d);
     need(c, 1, slot_words(KEPT_FMT_F16, p->d, (uint64_t)p->n_kv * p->cap));
     need(c, 2, rows * p->n_head * (p->d + 4));

@@ -402,13 +402,16 @@ struct kept_rotate_params {
     KEPT_U32 hi_bias;
 };
 
-/* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s):
- *     peak[kv * n_slots + s] = max(itself, max over live rows and the group of q.k_s - lse)
- * with lse = m + log(l) of the row's part (attn_decode with n_splits = parts = 1, all rows). */
+/* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s), lse
+ * = m + log(l) of the row's part (attn_decode with n_splits = parts = 1, all rows):
+ *   SUM 0  peak[kv * n_slots + s] = max(itself, max over live rows and the group of q.k_s - lse)
+ *   SUM 1  peak[kv * n_slots + s] += sum over the group and live rows at positions p, s + after < p
+ *          < n_slots, of exp(min(0, q.k_s - lse)): what later ones attended to it */
 struct kept_peak_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d;
     KEPT_U32 q_stride, cap, n_slots;
+    KEPT_U32 chunk, after; /* SUM 1; chunk as in slot_write */
 };
 
 #endif
