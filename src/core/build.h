@@ -67,8 +67,8 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows);
-/* Calibration: the most attention of each slot (params.h, attn_peak), after the attention of all
- * rows; part holds its sums. */
+/* Calibration: the most attention of each slot (params.h, attn_peak), and the sum of it where a
+ * gate is fitted, after the attention of all rows; part holds its sums. */
 void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                      struct kept_rows_of part);
 /* Scores of rows whose slots were written, from alpha (params.h, slot_birth). */

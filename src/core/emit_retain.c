@@ -123,4 +123,12 @@ void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
     call.args[3] = whole(e, layer->peaks);
     call.args[4] = whole(e, e->plan->step);
     kept_emit_call(e, &call, &params, params.n_slots);
+    if (layer->received == KEPT_NO_REGION)
+        return;
+    params.rows_at = KEPT_STEP_ROWS; /* both readings; the kernel counts the first */
+    params.chunk = e->plan->params.chunk_tokens;
+    params.after = e->plan->params.calibrate_after;
+    call.keys[KEPT_KEY_PEAK_SUM] = 1;
+    call.args[3] = whole(e, layer->received);
+    kept_emit_call(e, &call, &params, params.n_slots);
 }

@@ -102,7 +102,8 @@ struct kept_layer_plan {
     struct kept_matrix alpha;              /* scores given at birth: [n_kv] rows; no pieces: none */
     uint32_t alpha_bias, alpha_norm;       /* regions, or KEPT_NO_REGION */
     bool birth;                            /* tokens get scores from it when they are written */
-    uint32_t peaks;                        /* calibration: region, or KEPT_NO_REGION */
+    uint32_t peaks, received;              /* calibration: regions, or KEPT_NO_REGION */
+    uint32_t hidden; /* calibration: the block's operand, kept; or KEPT_NO_REGION */
 };
 
 struct kept_piece {

@@ -73,6 +73,7 @@ static void drop_logits(struct kept_session *session)
 {
     session->last_logits = NULL;
     session->has_logits = false;
+    session->last_rows = 0;
 }
 
 void kept_session_set_position(struct kept_session *session, uint32_t position)
@@ -320,6 +321,7 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
         status = eval_chunk(session, &chunk, err);
         if (status == KEPT_OK) {
             session->position += chunk.rows;
+            session->last_rows = chunk.rows;
             done += chunk.rows;
             if (!params->hold)
                 session->accepted = session->position;

@@ -31,6 +31,7 @@ struct kept_session {
     float *logits;   /* host copy, where the device's cannot be mapped; else NULL */
     bool has_logits; /* the device holds logits and choice of the last evaluated token */
     uint32_t last_choice_row; /* in this row */
+    uint32_t last_rows;       /* evaluated together last; 0: not known */
     const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
 

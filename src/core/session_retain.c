@@ -63,6 +63,8 @@ kept_status kept_session_begin_stores(struct kept_session *session, struct kept_
             status = fill_region(session, layer->stats, 0, session->fill, err);
         if (status == KEPT_OK)
             status = fill_region(session, layer->peaks, lowest_bits, session->fill, err);
+        if (status == KEPT_OK)
+            status = fill_region(session, layer->received, 0, session->fill, err);
     }
     if (status == KEPT_OK) {
         session->fresh = false;
@@ -282,13 +284,58 @@ kept_status kept_session_kept(kept_session *session, uint32_t layer, uint32_t kv
     return status;
 }
 
+/* ---- calibration ---- */
+
+/* A calibrated layer's counts, [n_kv][calibrate_tokens]. */
+static kept_status read_counts(struct kept_session *session, uint32_t layer, uint32_t region,
+                               float *out, struct kept_error *err)
+{
+    if (region == KEPT_NO_REGION || session->fresh)
+        return kept_fail(err, KEPT_E_STATE, "layer %u was not calibrated", layer);
+    return kept_session_read(session, region, 0, out, session->plan->regions[region].bytes, err);
+}
+
 kept_status kept_session_peaks(kept_session *session, uint32_t layer, float *out,
                                struct kept_error *err)
 {
     if (!session || !out || layer >= n_layers(session))
         return kept_fail(err, KEPT_E_ARGUMENT, "there are no peaks of layer %u", layer);
-    uint32_t region = session->plan->layers[layer].peaks;
-    if (region == KEPT_NO_REGION || session->fresh)
-        return kept_fail(err, KEPT_E_STATE, "layer %u was not calibrated", layer);
-    return kept_session_read(session, region, 0, out, session->plan->regions[region].bytes, err);
+    return read_counts(session, layer, session->plan->layers[layer].peaks, out, err);
+}
+
+kept_status kept_session_received(kept_session *session, uint32_t layer, float *out,
+                                  struct kept_error *err)
+{
+    if (!session || !out || layer >= n_layers(session))
+        return kept_fail(err, KEPT_E_ARGUMENT, "there are no sums of layer %u", layer);
+    return read_counts(session, layer, session->plan->layers[layer].received, out, err);
+}
+
+/* Rows of the device have their sums behind them: as many at once as the host buffer takes. */
+kept_status kept_session_hidden(kept_session *session, uint32_t layer, float *out, uint32_t n_rows,
+                                struct kept_error *err)
+{
+    if (!session || !out || layer >= n_layers(session))
+        return kept_fail(err, KEPT_E_ARGUMENT, "there are no inputs of layer %u", layer);
+    uint32_t region = session->plan->layers[layer].hidden, k = session->plan->shape->n_embd;
+    if (region == KEPT_NO_REGION)
+        return kept_fail(err, KEPT_E_STATE, "the inputs of layer %u are not in the plan", layer);
+    if (n_rows > session->last_rows)
+        return kept_fail(err, KEPT_E_ARGUMENT,
+                         "inputs of %u tokens of layer %u: %u were evaluated together last", n_rows,
+                         layer, session->last_rows);
+    uint64_t row_bytes = 4ull * KEPT_ACT_STRIDE(k), first = session->last_rows - n_rows;
+    uint32_t most = (uint32_t)(KEPT_FILL_BYTES / row_bytes);
+    kept_status status = KEPT_OK;
+    for (uint32_t row = 0; row < n_rows && status == KEPT_OK;) {
+        uint32_t n = most == 0 ? 1 : n_rows - row < most ? n_rows - row : most;
+        float *to = out + (size_t)row * k;
+        void *raw = most == 0 ? (void *)to : session->fill;
+        status = kept_session_read(session, region, (first + row) * row_bytes, raw,
+                                   most == 0 ? k * 4ull : n * row_bytes, err);
+        for (uint32_t i = 0; i < n && most != 0 && status == KEPT_OK; i++)
+            memcpy(to + (size_t)i * k, (const uint8_t *)raw + i * row_bytes, k * 4ull);
+        row += n;
+    }
+    return status;
 }
