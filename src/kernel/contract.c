@@ -327,7 +327,9 @@ static void check_stats(struct check *c, const struct kept_stats_params *p)
     check_block(c, p, 2);
     check_heads(c, p->n_head, 1, p->d, 64);
     require(c, c->keys[KEPT_KEY_STATS_D] == p->d, "D", c->keys[KEPT_KEY_STATS_D]);
-    need(c, 0, (uint64_t)p->row_cap * p->n_head * p->d);
+    at_most(c, "queries_rows", p->queries_rows, MAX_COUNT);
+    require(c, p->queries_rows >= p->row_cap, "queries_rows", p->queries_rows);
+    need(c, 0, (uint64_t)p->queries_rows * p->n_head * p->d);
     need(c, 1, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
 }
 

@@ -125,9 +125,16 @@ void CPU_NAME(attn_peak)(const struct kept_host_call *call, struct kept_pool *po
 struct stats_job {
     const struct kept_host_call *call;
     uint32_t d;
-    uint32_t first, end; /* rows of the block that count */
-    size_t q_stride;     /* between rows of queries */
+    uint32_t first, end;  /* rows of the block that count */
+    uint32_t start, rows; /* the row of queries that row 0 of the block is in; all of the ring */
+    size_t q_stride;      /* between rows of queries */
 };
+
+static size_t query_row(const struct stats_job *job, uint32_t r)
+{
+    uint32_t row = job->start + r;
+    return (row < job->rows ? row : row - job->rows) * job->q_stride;
+}
 
 /* Rows i … i + 3, columns j … j + 31 of the products. */
 static void stats_tile(const struct stats_job *job, const float *q, float *to, uint32_t i,
@@ -139,7 +146,7 @@ static void stats_tile(const struct stats_job *job, const float *q, float *to, u
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             sum[a][b] = vf_load(to + (size_t)(i + a) * d + j + 16 * b);
     for (uint32_t r = job->first; r < job->end; r++) {
-        const float *row = q + r * job->q_stride;
+        const float *row = q + query_row(job, r);
         vf x[STATS_COLUMNS];
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             x[b] = vf_load(row + j + 16 * b);
@@ -167,7 +174,7 @@ static void stats_item(void *user, uint32_t item, uint32_t i_thread)
     float *sums = stats + (size_t)d * d + first;
     vf sum = vf_load(sums);
     for (uint32_t r = job->first; r < job->end; r++)
-        sum = vf_add(sum, vf_load(q + r * job->q_stride + first));
+        sum = vf_add(sum, vf_load(q + query_row(job, r) + first));
     vf_store(sums, sum);
 }
 
@@ -181,6 +188,8 @@ void CPU_NAME(q_stats)(const struct kept_host_call *call, struct kept_pool *pool
     int64_t begin = b.end - b.block;
     job.first = begin >= p->sinks ? 0 : ref_min((uint32_t)(p->sinks - begin), b.block);
     job.end = b.block;
+    job.start = ref_query_row(&b, 0, p->queries_rows);
+    job.rows = p->queries_rows;
     kept_pool_run(pool, p->n_head * (p->d / 16), stats_item, &job);
 }
 
