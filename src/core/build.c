@@ -229,15 +229,18 @@ static struct kept_emitter begin_program(struct kept_plan *plan, const char *nam
     return e;
 }
 
-/* What decode does when its tokens have completed a block. */
+/* What decode does when its tokens have completed a block: a piece or more for every delay. */
 static void build_maintenance(struct kept_plan *plan)
 {
     plan->maintenance = plan->n_programs;
     struct kept_emitter e = begin_program(plan, "maintain", plan->retention.block);
     struct kept_emit_scratch scratch = kept_emit_make_scratch(&e);
-    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
-        if (plan->layers[i].budgeted)
-            kept_emit_maintain(&e, i, &scratch, 0);
+    for (uint32_t i = 0; i < plan->n_maintained && plan->status == KEPT_OK; i++) {
+        uint32_t layer = plan->maintained[i], delay = plan->layers[layer].store.delay;
+        e.begin_piece |= delay != e.delay;
+        e.delay = delay;
+        kept_emit_maintain(&e, layer, &scratch, 0);
+    }
 }
 
 static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)

@@ -19,6 +19,7 @@ struct kept_emitter {
     uint64_t ops;       /* of the piece that is open */
     bool begin_piece;   /* the next call begins a piece */
     bool head;          /* pieces begun from now on belong to the head */
+    uint32_t delay;     /* of maintenance: pieces begun from now on may come so many tokens late */
 };
 
 /* Activation regions: bytes are rows * stride * 4; the lifetime grows with every call that names

@@ -44,7 +44,7 @@ static void add_piece(struct kept_emitter *e)
         return;
     program->pieces = grown;
     grown[program->n_pieces++] =
-        (struct kept_piece){.first_call = program->n_calls, .head = e->head};
+        (struct kept_piece){.first_call = program->n_calls, .head = e->head, .delay = e->delay};
     e->ops = 0;
     e->begin_piece = false;
 }
@@ -278,7 +278,7 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .qkv_stride = qkv.stride,
         .cap = layer->cap,
         .hi_bias = e->plan->rope_hi_bias,
-        .queries_rows = copies ? e->plan->retention.block : 0,
+        .queries_rows = copies ? e->plan->retention.block + layer->store.delay : 0,
         .q_scale = shape->q_scale,
         .eps = e->plan->shape->eps,
     };

@@ -234,6 +234,8 @@ static void spread_budget(struct kept_plan *plan, uint32_t i, struct kept_head_s
             else if (kept_sidecar_budgets(plan->params.retain.sidecar, r->past, r->mean,
                                           r->sinks + r->window, budgets, plan->err) != KEPT_OK)
                 plan->status = plan->err ? plan->err->status : KEPT_E_MISMATCH;
+            if (plan->status == KEPT_OK)
+                kept_plan_make_room(plan, budgets, (size_t)shape->n_layers * n_kv, most);
             plan->head_budgets = budgets;
         }
         budgets = plan->head_budgets;
@@ -275,12 +277,13 @@ static void add_regions(struct kept_plan *plan, uint32_t i, struct kept_layer_pl
     out->stats = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
                                       4ull * store->n_head * KEPT_STATS_STRIDE(d),
                                       "running sums of queries and their products", "stats.%u", i);
-    out->queries = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
-                                        4ull * plan->retention.block * store->n_head * d,
-                                        "queries of the block that grows", "queries.%u", i);
+    out->queries =
+        kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
+                             4ull * (plan->retention.block + store->delay) * store->n_head * d,
+                             "queries of the block that grows", "queries.%u", i);
 }
 
-void kept_plan_store(struct kept_plan *plan, uint32_t i)
+void kept_plan_extents(struct kept_plan *plan, uint32_t i)
 {
     const struct kept_layer *layer = &plan->shape->layers[i];
     const struct kept_rope *rope = &plan->shape->ropes[layer->rope];
@@ -311,7 +314,12 @@ void kept_plan_store(struct kept_plan *plan, uint32_t i)
         store->total += head->cap;
         store->most = head->cap > store->most ? head->cap : store->most;
     }
-    add_regions(plan, i, out);
+}
+
+void kept_plan_store(struct kept_plan *plan, uint32_t i)
+{
+    if (plan->status == KEPT_OK)
+        add_regions(plan, i, &plan->layers[i]);
 }
 
 /* After the layer's regions exist: what the maintenance calls name. */

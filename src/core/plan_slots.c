@@ -84,7 +84,6 @@ static void plan_layer_slots(struct kept_plan *plan, uint32_t i)
     uint64_t slots;
     out->meta = out->scores = out->stats = out->queries = out->peaks = out->alpha_bias =
         out->received = out->hidden = KEPT_NO_REGION;
-    out->budgeted = plan->retention.on && layer->window == 0;
     if (out->budgeted) {
         kept_plan_store(plan, i);
         kept_plan_birth(plan, i);
@@ -187,6 +186,12 @@ void kept_plan_slots(struct kept_plan *plan)
             plan, KEPT_CATEGORY_STATE, kept_rope_table_bytes(&shape->ropes[i], plan->rope_hi_rows),
             "cosines and sines; fine and coarse half of the position", "rope.%u", i);
     plan_heads(plan);
+    for (uint32_t i = 0; i < shape->n_layers && plan->status == KEPT_OK; i++) {
+        plan->layers[i].budgeted = plan->retention.on && shape->layers[i].window == 0;
+        if (plan->layers[i].budgeted)
+            kept_plan_extents(plan, i);
+    }
+    kept_plan_delays(plan);
     for (uint32_t i = 0; i < shape->n_layers && plan->status == KEPT_OK; i++)
         plan_layer_slots(plan, i);
 

@@ -1,10 +1,14 @@
 /* core/session_retain.c: what a session does about slots that may be evicted: the tables of an
  * empty store, maintenance when a block is complete, and reading back what is live.
  *
- * The host never learns which slots went. It knows the position (`edge`) up to which every layer
- * was maintained: by a program that maintains its own full blocks, or by the maintenance program,
- * which runs before the next evaluation once the position is a block past the edge. Blocks that an
+ * The host never learns which slots went. It knows the position (`edge`) up to which layers were
+ * maintained: by a program that maintains its own full blocks, or by the maintenance program, which
+ * begins before the next evaluation once the position is a block past the edge. Blocks that an
  * evaluation ends with are left to the latter: until then the session can rewind to the edge.
+ *
+ * While tokens are decoded one by one the maintenance program is spread over them, each piece
+ * before the token at its delay after the edge (`maintained`); decisions are those of the edge. Any
+ * other evaluation runs what is left first.
  */
 #include "core/session_internal.h"
 
@@ -69,31 +73,51 @@ kept_status kept_session_begin_stores(struct kept_session *session, struct kept_
     if (status == KEPT_OK) {
         session->fresh = false;
         session->edge = 0;
+        session->maintained = plan->last_delay + 1;
     }
     return status;
 }
 
-kept_status kept_session_maintain(struct kept_session *session, bool hold, struct kept_error *err)
+/* The pieces of the edge's block with delays from what ran up to before `end`. */
+static kept_status run_maintenance(struct kept_session *session, uint32_t end,
+                                   struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
-    uint32_t block = plan->retention.block;
+    const struct kept_program *program = &plan->programs[plan->maintenance];
+    uint32_t begin = session->maintained;
+    if (begin >= end)
+        return KEPT_OK;
+    session->maintained = end; /* there is no second try */
+    session->step[KEPT_STEP_BASE] = session->edge - plan->retention.block;
+    session->step[KEPT_STEP_MAINTAIN] = plan->retention.block;
+    session->step[KEPT_STEP_AFTER] = session->position - session->edge;
+    kept_status status = kept_session_write_step(session, KEPT_STEP_TOKENS, err);
+    for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
+        if (program->pieces[i].delay >= begin && program->pieces[i].delay < end)
+            status = kept_session_run(session, &session->recordings[plan->maintenance][i], 1, err);
+    return status;
+}
+
+kept_status kept_session_maintain(struct kept_session *session,
+                                  const struct kept_eval_params *params, struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    uint32_t block = plan->retention.block, all = plan->last_delay + 1;
+    bool one = params->n_tokens == 1 && !params->hold;
     if (!plan->retention.on)
         return KEPT_OK;
     if (session->position != session->accepted)
-        return hold ? KEPT_OK
-                    : kept_fail(err, KEPT_E_STATE,
-                                "the tokens after position %u were held: rewind to it first",
-                                session->accepted);
-    if (session->position < session->edge + block)
-        return KEPT_OK;
-    const struct kept_program *program = &plan->programs[plan->maintenance];
-    session->step[KEPT_STEP_BASE] = session->edge;
-    session->step[KEPT_STEP_MAINTAIN] = block;
-    session->edge += block; /* from here on there is no way back */
-    kept_status status = kept_session_write_step(session, KEPT_STEP_TOKENS, err);
-    for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
-        status = kept_session_run(session, &session->recordings[plan->maintenance][i], 1, err);
-    return status;
+        return params->hold ? KEPT_OK
+                            : kept_fail(err, KEPT_E_STATE,
+                                        "the tokens after position %u were held: rewind to it "
+                                        "first",
+                                        session->accepted);
+    if (session->position >= session->edge + block) {
+        session->edge += block; /* from here on there is no way back */
+        session->maintained = 0;
+    }
+    uint32_t due = session->position - session->edge + 1;
+    return run_maintenance(session, one && due < all ? due : all, err);
 }
 
 /* The rows that the next chunk may have: programs see whole blocks only. */

@@ -259,7 +259,8 @@ int main(int argc, char **argv)
     run.n_vocab = kept_model_info(run.model)->n_vocab;
     params.context_tokens = run.n_prefix;
     uint32_t n_scored = run.n_tokens - run.n_prefix;
-    params.retain.hold_tokens = n_scored;
+    /* room enough that maintenance may wait: budgets stay as they are given */
+    params.retain.hold_tokens = n_scored > 64 ? n_scored : 64;
     for (int i = 5; i + 1 < argc; i += 2)
         if (!set(&params, &run, argv[i], argv[i + 1], &err))
             return fail(&err);
