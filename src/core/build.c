@@ -69,7 +69,7 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     struct kept_rows_of none = {KEPT_NO_REGION, 0};
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
-        kept_emit_slot_write(e, i_layer, rows->qkv, span);
+        kept_emit_slot_write(e, i_layer, rows->qkv, rows->alpha, span);
         if (layer->birth)
             kept_emit_birth(e, i_layer, rows->alpha, span);
         kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
@@ -85,8 +85,8 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
 static void emit_alpha(struct kept_emitter *e, const struct kept_layer_plan *layer,
                        const struct layer_rows *rows)
 {
-    if (!layer->birth)
-        return;
+    if (!layer->birth || layer->alpha.n_pieces == 0)
+        return;                              /* nothing to do, or decisions are made of queries */
     if (layer->alpha_norm != KEPT_NO_REGION) /* xn was needed for q, k and v only */
         kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
                                                    .out = rows->xn,
@@ -187,8 +187,10 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     const struct kept_plan *plan = e->plan;
     const struct kept_layer *layer = &plan->shape->layers[0];
     uint32_t k = plan->shape->n_embd, heads = layer->n_head * layer->d;
-    struct layer_rows rows = {
-        .part = {KEPT_NO_REGION, 0}, .y = {KEPT_NO_REGION, 0}, .gu = {KEPT_NO_REGION, 0}};
+    struct layer_rows rows = {.part = {KEPT_NO_REGION, 0},
+                              .y = {KEPT_NO_REGION, 0},
+                              .gu = {KEPT_NO_REGION, 0},
+                              .alpha = {KEPT_NO_REGION, 0}};
     bool post = false, apart = false, alpha = false;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
@@ -208,7 +210,9 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
     if (apart)
         rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
-    if (alpha)
+    if (alpha && plan->shape->dms.form == KEPT_DMS_BORROWED && plan->retention.dms)
+        rows.alpha = kept_emit_rows(e, "alpha", kept_emit_query_rows(e), heads);
+    else if (alpha)
         rows.alpha = kept_emit_rows(e, "alpha", n, (layer->n_kv + 3) / 4 * 4);
     if (plan->retention.on && n >= plan->retention.block)
         rows.scratch = kept_emit_make_scratch(e);

@@ -61,8 +61,11 @@ void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *p
 struct kept_emit_span {
     uint32_t first, cap;
 };
+/* alpha: where decisions go that are made of queries, else with region KEPT_NO_REGION. */
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
-                          struct kept_emit_span rows);
+                          struct kept_rows_of alpha, struct kept_emit_span rows);
+/* Rows of such an alpha: a block, or fewer where the program has fewer. */
+uint32_t kept_emit_query_rows(const struct kept_emitter *e);
 /* Attention of one layer from qkv to out; part is scratch for splits (decode) or has region
  * KEPT_NO_REGION (prefill). */
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,

@@ -66,6 +66,11 @@ void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
         params.scale = dms->scale;
         params.offset = -dms->offset;
     }
+    if (dms->form == KEPT_DMS_BORROWED) {
+        params.alpha_rows = kept_emit_query_rows(e);
+        params.alpha_first = layer->store.d - 1;
+        params.alpha_step = layer->store.n_head / layer->store.n_kv * layer->store.d;
+    }
     bool biased = layer->alpha_bias != KEPT_NO_REGION;
     memcpy(call.keys, kept_kernel_row(call.id)->key_defaults, sizeof call.keys);
     call.keys[0] = e->plan->tuning.retain_wg;

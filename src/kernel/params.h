@@ -177,6 +177,8 @@ struct kept_norm_params {
  *  - with QKNORM 1 RMS-normalises each q head with wq[d] and each k head with wk[d];
  *  - queries_rows > 0: copies the q heads as they are now to queries[(position % queries_rows) *
  *    n_head * d + …];
+ *  - borrowed 1: the last element of the first q head of every KV head is 0 from here on, rotation
+ *    or not (its value is a decision, slot_birth);
  *  - rotates the first n_rot elements of q and k heads at the row's position (less SHIFT of the KV
  *    head where STORE is not 0); where KT is quantised, Hadamard of q and k;
  *  - multiplies q by q_scale and writes it back in place;
@@ -196,6 +198,7 @@ struct kept_slot_write_params {
     KEPT_U32 cap;          /* a multiple of 64 */
     KEPT_U32 hi_bias;
     KEPT_U32 queries_rows; /* 0: not copied */
+    KEPT_U32 borrowed;     /* 0 or 1 */
     KEPT_F32 q_scale;
     KEPT_F32 eps;
 };
