@@ -1,4 +1,5 @@
-/* attn_peak: the most attention that a slot received, for calibration (kept_peak_params).
+/* attn_peak: the most attention that a slot received, or the sum of it, for calibration
+ * (kept_peak_params).
  *
  * A group has 64 slots of one KV head. WG 1: a work-item takes tiles, else a lane a slot; queries
  * of all rows and of the head's group go by, a few at a time so that K is unpacked less often.
@@ -14,6 +15,9 @@
 #ifndef D
 #define D 64
 #endif
+#ifndef SUM
+#define SUM 0
+#endif
 #define MANY 4      /* queries at a time */
 #define SPAN 64     /* slots of a group */
 #define STEP KEPT_V /* slots of a lane */
@@ -25,6 +29,7 @@ struct queries {
     ulong row_stride;               /* of q */
     ulong part_stride;              /* of a row of part */
     uint group, n;
+    __global const uint *positions; /* of rows */
 };
 
 /* Products of queries first … first + MANY - 1 with the lane's slots. */
@@ -48,6 +53,33 @@ static void products(const struct queries *s, uint first, const struct weights *
         }
     }
 }
+
+#if SUM
+/* What queries behind the lane's slots, from `slot` on, attend to them in all. */
+static F sum_of_queries(const struct queries *s, const struct weights *k, uint slot,
+                        const struct kept_peak_params *p)
+{
+#if KEPT_V == 16
+    F own = (F)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) + (F)((float)slot);
+#else
+    F own = (float)slot;
+#endif
+    F sum = (F)(0.0f), a[MANY];
+    for (uint first = 0; first < s->n; first += MANY) {
+        products(s, first, k, a);
+        for (uint i = 0; i < MANY && first + i < s->n; i++) {
+            uint row = (first + i) / s->group, head = (first + i) % s->group;
+            uint at = s->positions[row];
+            __global const float *part = s->part + row * s->part_stride + head * (D + 4);
+            if (part[1] > 0.0f && at > p->after && at < p->n_slots)
+                sum += own < (F)((float)(at - p->after))
+                           ? exp(fmin(a[i] - (part[0] + log(part[1])), (F)(0.0f)))
+                           : (F)(0.0f);
+        }
+    }
+    return sum;
+}
+#endif
 
 static F peak_of_queries(const struct queries *s, const struct weights *k)
 {
@@ -76,19 +108,26 @@ __kernel KEPT_GROUP void attn_peak(__global const float *qkv, __global const uin
     s.part_stride = (ulong)p.n_head * (D + 4);
     s.group = group;
     s.n = LIVE_ROWS(step, p) * group;
+    s.positions = step + KEPT_STEP_TOKENS + p.chunk + p.row_first;
     uint begin = get_group_id(0) * SPAN, end = min(begin + SPAN, p.n_slots);
-    for (uint slot = begin + LID * STEP; slot < end; slot += WG * STEP) {
+    for (uint slot = begin + LID * STEP; s.n != 0 && slot < end; slot += WG * STEP) {
         __global const uint *tile = k_slots + ((ulong)kv * p.cap + slot) / 16 * TILE;
         struct weights k = weights_of(tile, 0, 0, 0, slot % 16);
+#if SUM
+        F most = sum_of_queries(&s, &k, slot, &p);
+#define COMBINE(old, new) ((old) + (new))
+#else
         F most = peak_of_queries(&s, &k);
+#define COMBINE(old, new) fmax(old, new)
+#endif
         __global float *at = peak + (ulong)kv * p.n_slots + slot;
 #if KEPT_V == 16
         float values[16];
         vstore16(most, 0, values);
         for (uint i = 0; i < 16 && slot + i < end; i++)
-            at[i] = fmax(at[i], values[i]);
+            at[i] = COMBINE(at[i], values[i]);
 #else
-        *at = fmax(*at, most);
+        *at = COMBINE(*at, most);
 #endif
     }
 }

@@ -1,5 +1,5 @@
-/* slot_move: kept slots into the places of evicted ones, then the window down behind them
- * (kept_move_params).
+/* slot_move: kept slots into the places of evicted ones, then the window and what follows it
+ * down behind them (kept_move_params).
  *
  * Group: one column (x: a word of a slot) of one KV head (y): words of elements and of scales of K,
  * of V, planes of meta, planes of scores. No column depends on another. Fills read from above C - m
@@ -72,12 +72,13 @@ __kernel KEPT_GROUP void slot_move(__global uint *k_slots, __global uint *v_slot
         if (m.from[i] < e.cap && m.to[i] < e.cap)
             *word_of(&c, m.to[i]) = *word_of(&c, m.from[i]);
     SYNC_GLOBAL();
-    for (uint from = max(m.c, m.m); from < m.count; from += WG) {
+    uint end = with_after(step, m.count, e.cap);
+    for (uint from = max(m.c, m.m); from < end; from += WG) {
         uint slot = from + LID, word = 0;
-        if (slot < m.count)
+        if (slot < end)
             word = *word_of(&c, slot);
         SYNC_GLOBAL();
-        if (slot < m.count)
+        if (slot < end)
             *word_of(&c, slot - m.m) = word;
     }
 }

@@ -17,7 +17,7 @@ __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const
         return;
     uint kv = get_group_id(1), first = get_group_id(0) * 64;
     struct extent e = extent_of(heads, kv, p.total);
-    uint n = min(e.base, p.z_stride), end = min(n, first + 64);
+    uint n = min(with_after(step, e.base, e.cap), p.z_stride), end = min(n, first + 64);
     if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
         return;
     __global const uint *pos = meta + e.first;

@@ -34,7 +34,7 @@ __kernel KEPT_GROUP void slot_rotate(__global uint *k_slots, __global int *meta,
         return;
     uint kv = get_group_id(1), first = get_group_id(0) * 16;
     struct extent e = extent_of(heads, kv, p.total);
-    uint n = min(e.base, p.z_stride), end = min(n, first + 16);
+    uint n = min(with_after(step, e.base, e.cap), p.z_stride), end = min(n, first + 16);
     if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
         return;
     __global int *pos = meta + e.first;

@@ -41,7 +41,8 @@ static void head_norm(SHARED float *x, __global const float *w, SHARED float *sc
 }
 #endif
 
-static void head_rotate(SHARED float *x, __global const float *table, int position,
+/* Element `last` stays 0. */
+static void head_rotate(SHARED float *x, __global const float *table, int position, uint last,
                         const struct kept_slot_write_params *p)
 {
     uint n_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->n_rot, half_rot = n_rot / 2;
@@ -55,7 +56,7 @@ static void head_rotate(SHARED float *x, __global const float *table, int positi
         float c = s.x * t.x - s.y * t.y, sn = s.x * t.y + s.y * t.x;
         float a = x[at_a], b = x[at_b];
         x[at_a] = a * c - b * sn;
-        x[at_b] = a * sn + b * c;
+        x[at_b] = at_b == last ? 0.0f : a * sn + b * c;
     }
 }
 
@@ -133,8 +134,11 @@ __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *t
         for (uint i = LID; i < d; i += WG)
             queries[((ulong)at * p.n_head + y) * d + i] = x[i];
     }
+    bool borrowed = is_q && p.borrowed != 0 && y % (p.n_head / p.n_kv) == 0;
+    if (borrowed && LID == (d - 1) % WG)
+        x[d - 1] = 0.0f;
     SYNC();
-    head_rotate(x, table, home.turn, &p);
+    head_rotate(x, table, home.turn, borrowed ? d - 1 : UINT_MAX, &p);
     SYNC();
     if (ROTATED(KT))
         hadamard(x, d, d);

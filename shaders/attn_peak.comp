@@ -1,13 +1,14 @@
 #version 450
-// attn_peak: calibration: the largest log weight that each slot received (params.h:
-// kept_peak_params).
+// attn_peak: calibration: the largest log weight that each slot received, or the sum of the weights
+// (params.h: kept_peak_params).
 //
 // Group: 64 slots (x) of one KV head (y). A lane takes slots lane, lane + WG, … Columns (a query
 // head of the KV head, of a live row) pass through shared memory COLS at a time.
-// Keys: WG lanes; ORDER of the K records; D head size.
+// Keys: WG lanes; ORDER of the K records; D head size; SUM.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;
+layout(constant_id = 3) const uint SUM = 0;
 
 #include "kept.glsl"
 
@@ -30,6 +31,7 @@ const uint SLOTS = 64u; // of a group
 
 shared vec4 q4[COLS * D / 4u];
 shared float lse[COLS]; // +inf: the column attends nothing
+shared uint end[COLS]; // SUM: slots below count; those of other columns are 0
 shared float best[SLOTS];
 
 // Columns first … first + COLS - 1 of n; missing ones weigh nothing.
@@ -45,11 +47,16 @@ void load_columns(uint first, uint n, uint group, uint kv_head)
         uint at = (row * p.n_head + kv_head * group + c % group) * (D + 4u);
         float l = part[at + 1u];
         lse[i] = l > 0.0 && first + i < n ? part[at] + log(l) : -KEPT_MINUS_INFINITY;
+        if (SUM != 0u) {
+            uint position = step_words[KEPT_STEP_TOKENS + p.chunk + row];
+            bool counts = position > p.after && position < p.n_slots;
+            end[i] = counts ? position - p.after : 0u;
+        }
     }
 }
 
-// The most of the loaded columns at a slot.
-float peak_of(uint slot)
+// The most of the loaded columns at a slot (number s of its head), or their sum.
+float peak_of(uint slot, uint s)
 {
     float a[COLS];
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
@@ -63,6 +70,13 @@ float peak_of(uint slot)
             vec4 v = fma(q4[at + 1u], hi, q4[at] * lo);
             a[c] += (v.x + v.y) + (v.z + v.w);
         }
+    }
+    float sum = 0.0;
+    if (SUM != 0u) {
+        [[unroll]] for (uint c = 0u; c < COLS; c++) {
+            sum += s < end[c] ? exp(min(0.0, a[c] - lse[c])) : 0.0;
+        }
+        return sum;
     }
     float most = KEPT_MINUS_INFINITY;
     [[unroll]] for (uint c = 0u; c < COLS; c++) {
@@ -85,7 +99,8 @@ void main()
         load_columns(c, n, group, kv_head);
         barrier();
         for (uint s = gl_LocalInvocationID.x; s < n_slots; s += WG) {
-            best[s] = max(best[s], peak_of(k_from + s));
+            float value = peak_of(k_from + s, first + s);
+            best[s] = SUM != 0u ? best[s] + value : max(best[s], value);
         }
     }
     for (uint s = gl_LocalInvocationID.x; s < n_slots && n != 0u; s += WG) {

@@ -23,12 +23,19 @@ const uint CPL = NEED < 4u ? NEED : 4u; // columns of a lane at a time
 
 shared vec4 rows[BATCH * 4u]; // [query][16]
 
+// The row of queries that row r of the block is in; `start` is row 0's.
+uint query_row(uint start, uint r)
+{
+    uint row = start + r;
+    return row < p.queries_rows ? row : row - p.queries_rows;
+}
+
 // Sixteen elements of n queries into shared memory; `at` is the first in units of four.
-void load_rows(uint from, uint n, uint at)
+void load_rows(uint start, uint from, uint n, uint at)
 {
     barrier();
     for (uint i = gl_LocalInvocationID.x; i < n * 4u; i += WG) {
-        rows[i] = q4[(from + (i >> 2)) * p.n_head * (D / 4u) + at + (i & 3u)];
+        rows[i] = q4[query_row(start, from + (i >> 2)) * p.n_head * (D / 4u) + at + (i & 3u)];
     }
     barrier();
 }
@@ -41,6 +48,7 @@ void main()
     }
     uint position = step_words[KEPT_STEP_BASE] + p.row_first;
     uint skipped = min(p.sinks - min(p.sinks, position), p.row_cap);
+    uint start = position % p.queries_rows;
     uint to = head * KEPT_STATS_STRIDE(D);
     for (uint at = 0u; at < D; at += WG * CPL) {
         vec4 a[CPL * 4u];
@@ -53,12 +61,13 @@ void main()
         }
         for (uint from = skipped; from < p.row_cap; from += BATCH) {
             uint n = min(BATCH, p.row_cap - from);
-            load_rows(from, n, (head * D + first) / 4u);
+            load_rows(start, from, n, (head * D + first) / 4u);
             for (uint r = 0u; r < n; r++) {
+                uint at_row = (query_row(start, from + r) * p.n_head + head) * D;
                 float v[CPL];
                 [[unroll]] for (uint c = 0u; c < CPL; c++) {
                     uint column = min(at + c * WG + lane, D - 1u);
-                    v[c] = q1[((from + r) * p.n_head + head) * D + column];
+                    v[c] = q1[at_row + column];
                     sum[c] += v[c];
                 }
                 [[unroll]] for (uint k = 0u; k < 4u; k++) {

@@ -1,6 +1,6 @@
 #version 450
-// slot_move: kept slots into the places of evicted ones, then the window down behind them
-// (params.h: kept_move_params).
+// slot_move: kept slots into the places of evicted ones, then the window and what follows it
+// down behind them (params.h: kept_move_params).
 //
 // Group: one column (x: a word of a slot) of one KV head (y): K elements, K scales, V elements, V
 // scales, meta planes, score planes. No column depends on another. Fills read from above C - m and
@@ -116,9 +116,10 @@ void main()
             write(h.first + to, read(h.first + from));
         }
     }
-    for (uint from = m.window_at; from < m.count; from += WG) {
+    uint end = with_after(m.count, h.cap);
+    for (uint from = m.window_at; from < end; from += WG) {
         uint slot = h.first + from + lane, word = 0u;
-        bool mine = from + lane < m.count && from + lane >= m.n_evicted;
+        bool mine = from + lane < end && from + lane >= m.n_evicted;
         if (mine) {
             word = read(slot);
         }

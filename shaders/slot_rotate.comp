@@ -69,7 +69,7 @@ void main()
         return;
     }
     kept_head h = load_head(kv_head);
-    uint n = min(min(h.base, h.cap), p.z_stride);
+    uint n = min(with_after(min(h.base, h.cap), h.cap), p.z_stride);
     if (!load_moves(kv_head, h.cap).rotate) {
         return;
     }

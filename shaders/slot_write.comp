@@ -71,7 +71,8 @@ void norm(bool is_q)
     barrier();
 }
 
-void rotate(uint lo_at, uint hi_at)
+// Element `last` stays 0.
+void rotate(uint lo_at, uint hi_at, uint last)
 {
     uint pairs = p.n_rot >> 1;
     bool adjacent = p.rope_pairs == KEPT_ROPE_ADJACENT;
@@ -81,7 +82,7 @@ void rotate(uint lo_at, uint hi_at)
         uint i_a = adjacent ? 2u * i : i, i_b = adjacent ? 2u * i + 1u : i + pairs;
         float u = head[i_a], v = head[i_b];
         head[i_a] = u * c - v * s;
-        head[i_b] = u * s + v * c;
+        head[i_b] = i_b == last ? 0.0 : u * s + v * c;
     }
     barrier();
 }
@@ -171,8 +172,15 @@ void main()
         }
         barrier();
     }
+    bool borrowed = is_q && p.borrowed != 0u && y % (p.n_head / p.n_kv) == 0u;
+    if (borrowed) {
+        if (gl_LocalInvocationID.x == 0u) {
+            head[p.d - 1u] = 0.0;
+        }
+        barrier();
+    }
     if (p.rope_pairs != KEPT_ROPE_NONE) {
-        rotate(lo_at, uint(hi_row) * pairs);
+        rotate(lo_at, uint(hi_row) * pairs, borrowed ? p.d - 1u : ~0u);
     }
     if (KT != KEPT_FMT_F16) {
         kept_hadamard(p.d, p.d);

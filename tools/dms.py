@@ -3,6 +3,7 @@
 
     tools/setup/oracle tools/dms.py IN.gguf OUT.gguf --form separate|borrowed --window N --shift 0|1
                        [--scale 100] [--offset 5] [--tensors FILE.safetensors …]
+    tools/setup/oracle tools/dms.py FILE.gguf --shift 0|1          changes the shift of such a file, in place
 
 IN.gguf holds the checkpoint's weights as llama.cpp's converter writes them. --tensors, for form separate: the files
 with model.layers.N.self_attn.dms_proj_alpha.weight and dms_proj_alpha_norm.weight (F32, F16 or BF16).
@@ -16,6 +17,7 @@ import sys
 import gguf
 import numpy as np
 
+TYPES = gguf.GGMLQuantizationType
 NAMES = {"dms_proj_alpha.weight": "attn_dms.weight", "dms_proj_alpha_norm.weight": "attn_dms_norm.weight"}
 
 
@@ -40,17 +42,28 @@ def adapter(path):
             yield f"blk.{match[1]}.{NAMES[match[2]]}", values.reshape(about["shape"])
 
 
+def set_shift(path, shift):
+    field = gguf.GGUFReader(path, "r+").fields.get("kept.dms.shift")
+    if field is None:
+        sys.exit(f"{path} has no kept.dms.shift")
+    field.parts[field.data[0]][0] = shift          # mapped memory
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
-    parser.add_argument("target")
-    parser.add_argument("--form", choices=["separate", "borrowed"], required=True)
-    parser.add_argument("--window", type=int, required=True)
+    parser.add_argument("target", nargs="?")
+    parser.add_argument("--form", choices=["separate", "borrowed"])
+    parser.add_argument("--window", type=int)
     parser.add_argument("--shift", type=int, choices=[0, 1], required=True)
     parser.add_argument("--scale", type=float, default=100.0)
     parser.add_argument("--offset", type=float, default=5.0)
     parser.add_argument("--tensors", nargs="*", default=[])
     args = parser.parse_args()
+    if not args.target:
+        return set_shift(args.source, args.shift)
+    if not args.form or not args.window:
+        parser.error("--form and --window are needed")
 
     reader = gguf.GGUFReader(args.source)
     writer = gguf.GGUFWriter(args.target, reader.fields["general.architecture"].contents())
@@ -63,6 +76,11 @@ def main():
     writer.add_uint32("kept.dms.shift", args.shift)
     writer.add_float32("kept.dms.scale", args.scale)
     writer.add_float32("kept.dms.offset", args.offset)
+    rough = [t.name for t in reader.tensors if t.name.endswith("attn_q.weight") and t.tensor_type > TYPES.F16
+             and t.tensor_type not in (TYPES.BF16, TYPES.Q8_0)]
+    if args.form == "borrowed" and rough:
+        print(f"warning: {rough[0]} and {len(rough) - 1} others make the decisions and have less than 8 bits",
+              file=sys.stderr)
     for t in reader.tensors:
         writer.add_tensor(t.name, t.data, raw_shape=t.data.shape, raw_dtype=t.tensor_type)
     found = [pair for path in args.tensors for pair in adapter(path)]

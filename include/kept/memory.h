@@ -115,6 +115,22 @@ KEPT_API kept_status kept_sidecar_curve(const kept_model *model, const float *sc
                                         uint32_t n_tokens, float *shares, float *fractions,
                                         struct kept_error *err);
 
+/* Fitting a gate: a linear regression with a ridge of n_out targets on n_in inputs, one a layer:
+ * inputs as kept_session_hidden gives them, targets what the heads' tokens should be ranked by. All
+ * sums in double precision; memory for n_in^2 / 2 of them, whatever the rows. */
+typedef struct kept_ridge kept_ridge;
+KEPT_API kept_status kept_ridge_create(uint32_t n_in, uint32_t n_out, kept_ridge **out,
+                                       struct kept_error *err);
+KEPT_API void kept_ridge_destroy(kept_ridge **ridge);
+/* x [n_rows][n_in], y [n_rows][n_out]. KEPT_E_ARGUMENT where one is no number: none is added. */
+KEPT_API kept_status kept_ridge_add(kept_ridge *ridge, const float *x, const float *y,
+                                    uint32_t n_rows, struct kept_error *err);
+/* Of all rows so far; more may be added afterwards. lambda > 0: the ridge, for inputs scaled to
+ * variance 1. weights [n_out][n_in], bias [n_out]. KEPT_E_ARGUMENT for fewer than two rows or a
+ * ridge too small for the inputs, KEPT_E_HOST_MEMORY. */
+KEPT_API kept_status kept_ridge_solve(const kept_ridge *ridge, double lambda, float *weights,
+                                      float *bias, struct kept_error *err);
+
 struct kept_sidecar_params {
     uint64_t model_hash; /* kept_session_stats.model_hash */
     uint32_t n_tokens;

@@ -29,6 +29,10 @@ struct kept_plan_params {
     /* Not 0: a plan for fitting a sidecar. The first so many positions are read, then the same
      * tokens once more; kept_session_peaks tells what the second reading attended to. */
     uint32_t calibrate_tokens;
+    /* Not 0, with calibrate_tokens: also what a gate is fitted on. kept_session_received tells how
+     * much attention the first reading gave to each token from more than so many positions behind
+     * it, kept_session_hidden what the layers that attend to all of the past were given. */
+    uint32_t calibrate_after;
 };
 
 struct kept_plan_info {

@@ -125,6 +125,17 @@ KEPT_API kept_status kept_session_memory(kept_session *session, uint32_t layer, 
  * first n tokens received since the last kept_session_rewind(0), from later positions than n. */
 KEPT_API kept_status kept_session_peaks(kept_session *session, uint32_t layer, float *out,
                                         struct kept_error *err);
+/* Plans with calibrate_after too: out [n_kv][n] of one layer: the sum, over the query heads of each
+ * KV head and the positions p with t + calibrate_after < p < n, of the attention (0 to 1) that p
+ * gave to token t. KEPT_E_STATE for layers with a sliding window. */
+KEPT_API kept_status kept_session_received(kept_session *session, uint32_t layer, float *out,
+                                           struct kept_error *err);
+/* The same plans: out [n_rows][n_embd]: what one layer's attention block was given, after its norm,
+ * of the last n_rows tokens: exactly what a gate is applied to. Only those that were evaluated
+ * together, the last chunk, are still there: evaluate chunk_tokens at a time and read each.
+ * KEPT_E_ARGUMENT for more rows than that, KEPT_E_STATE for layers with a sliding window. */
+KEPT_API kept_status kept_session_hidden(kept_session *session, uint32_t layer, float *out,
+                                         uint32_t n_rows, struct kept_error *err);
 
 /* Stops a running eval at the next submitted piece (<= 50 ms of device work). Thread-safety: any
  * thread, signal handlers too. The flag is cleared when an eval returns KEPT_E_CANCELLED. */

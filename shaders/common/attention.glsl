@@ -248,14 +248,19 @@ void scores(uint start, uint end, uint base)
     }
 }
 
+// Turns of loops are scarce on lavapipe, which leaves all loops of an invocation after 65,535 turns
+// together: those inside attend's are unrolled where that makes little code.
 void maxima()
 {
-    for (uint u = gl_LocalInvocationID.x; u < COLS * 8u; u += WG) {
-        float v = KEPT_MINUS_INFINITY;
-        for (uint i = u & 7u; i < T; i += 8u) {
-            v = max(v, score[(u >> 3) * T + i]);
+    [[unroll]] for (uint n = 0u; n < COLS * 8u; n += WG) {
+        uint u = n + gl_LocalInvocationID.x;
+        if (u < COLS * 8u) {
+            float v = KEPT_MINUS_INFINITY;
+            [[unroll]] for (uint i = 0u; i < T; i += 8u) {
+                v = max(v, score[(u >> 3) * T + i + (u & 7u)]);
+            }
+            top[u >> 2][u & 3u] = v;
         }
-        top[u >> 2][u & 3u] = v;
     }
 }
 

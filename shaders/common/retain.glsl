@@ -25,6 +25,12 @@ int block_end()
     return int(step_words[KEPT_STEP_BASE] + p.row_first + p.row_cap);
 }
 
+// n slots, at most cap, and those of the tokens after the block.
+uint with_after(uint n, uint cap)
+{
+    return n + min(step_words[KEPT_STEP_AFTER], cap - n);
+}
+
 // Whatever the table says, the extent lies inside the store.
 kept_head load_head(uint kv_head)
 {

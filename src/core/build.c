@@ -30,13 +30,21 @@ static uint32_t qkv_width(const struct kept_layer *layer)
     return (layer->n_head + 2 * layer->n_kv) * layer->d;
 }
 
+/* What the layer's attention block is given: a region of its own where it is read back. */
+static struct kept_rows_of input_of(const struct kept_layer_plan *layer,
+                                    const struct layer_rows *rows)
+{
+    return layer->hidden == KEPT_NO_REGION ? rows->xn
+                                           : (struct kept_rows_of){layer->hidden, rows->xn.stride};
+}
+
 static void emit_qkv(struct kept_emitter *e, const struct kept_layer_plan *layer,
                      const struct layer_rows *rows)
 {
     uint32_t offset = 0;
     for (uint32_t i = 0; i < layer->n_qkv; i++) {
         kept_emit_product(e, &(struct kept_emit_product){.matrix = &layer->qkv[i],
-                                                         .x = rows->xn,
+                                                         .x = input_of(layer, rows),
                                                          .y = rows->qkv,
                                                          .y_offset = offset,
                                                          .epilogue = KEPT_EPI_STORE});
@@ -61,7 +69,7 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
     struct kept_rows_of none = {KEPT_NO_REGION, 0};
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
-        kept_emit_slot_write(e, i_layer, rows->qkv, span);
+        kept_emit_slot_write(e, i_layer, rows->qkv, rows->alpha, span);
         if (layer->birth)
             kept_emit_birth(e, i_layer, rows->alpha, span);
         kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
@@ -77,8 +85,8 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
 static void emit_alpha(struct kept_emitter *e, const struct kept_layer_plan *layer,
                        const struct layer_rows *rows)
 {
-    if (!layer->birth)
-        return;
+    if (!layer->birth || layer->alpha.n_pieces == 0)
+        return;                              /* nothing to do, or decisions are made of queries */
     if (layer->alpha_norm != KEPT_NO_REGION) /* xn was needed for q, k and v only */
         kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
                                                    .out = rows->xn,
@@ -112,22 +120,27 @@ static void emit_gated(struct kept_emitter *e, const struct kept_layer *shape,
     kept_emit_glu(e, rows->gu, rows->h, shape->n_ff, shape->activation);
 }
 
-/* The block's output goes onto the residual stream, and the next norm makes the next operand (w:
- * none after the last layer). */
+/* A block's output goes onto the residual stream, and the next norm makes the next operand (w: none
+ * after the last layer). */
+struct block_end {
+    uint32_t post, w;
+    struct kept_rows_of next;
+};
+
 static void emit_block_end(struct kept_emitter *e, const struct kept_emit_product *out,
-                           const struct layer_rows *rows, uint32_t post, uint32_t w)
+                           const struct layer_rows *rows, struct block_end end)
 {
     struct kept_emit_product product = *out;
-    bool has_post = post != KEPT_NO_REGION;
+    bool has_post = end.post != KEPT_NO_REGION;
     product.y = has_post ? rows->y : rows->x;
     product.epilogue = has_post ? KEPT_EPI_STORE : KEPT_EPI_ADD;
     kept_emit_product(e, &product);
-    if (has_post || w != KEPT_NO_REGION)
+    if (has_post || end.w != KEPT_NO_REGION)
         kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
                                                    .y = rows->y,
-                                                   .out = rows->xn,
-                                                   .post = post,
-                                                   .w = w,
+                                                   .out = end.next,
+                                                   .post = end.post,
+                                                   .w = end.w,
                                                    .k = e->plan->shape->n_embd});
 }
 
@@ -136,16 +149,18 @@ static void emit_layer(struct kept_emitter *e, uint32_t i, const struct layer_ro
     const struct kept_plan *plan = e->plan;
     const struct kept_layer_plan *layer = &plan->layers[i];
     bool last = i + 1 == plan->shape->n_layers;
-    uint32_t next_norm = last ? KEPT_NO_REGION : plan->layers[i + 1].attn_norm;
-
+    struct block_end middle = {layer->attn_post_norm, layer->ffn_norm, rows->xn};
+    struct block_end end = {layer->ffn_post_norm, KEPT_NO_REGION, rows->xn};
+    if (!last)
+        end =
+            (struct block_end){layer->ffn_post_norm, layer[1].attn_norm, input_of(&layer[1], rows)};
     emit_qkv(e, layer, rows);
     emit_alpha(e, layer, rows);
     emit_attention(e, i, rows);
     emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->o, .x = rows->ao}, rows,
-                   layer->attn_post_norm, layer->ffn_norm);
+                   middle);
     emit_gated(e, &plan->shape->layers[i], layer, rows);
-    emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->down, .x = rows->h}, rows,
-                   layer->ffn_post_norm, next_norm);
+    emit_block_end(e, &(struct kept_emit_product){.matrix = &layer->down, .x = rows->h}, rows, end);
 }
 
 static void emit_head(struct kept_emitter *e, const struct layer_rows *rows)
@@ -172,8 +187,10 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     const struct kept_plan *plan = e->plan;
     const struct kept_layer *layer = &plan->shape->layers[0];
     uint32_t k = plan->shape->n_embd, heads = layer->n_head * layer->d;
-    struct layer_rows rows = {
-        .part = {KEPT_NO_REGION, 0}, .y = {KEPT_NO_REGION, 0}, .gu = {KEPT_NO_REGION, 0}};
+    struct layer_rows rows = {.part = {KEPT_NO_REGION, 0},
+                              .y = {KEPT_NO_REGION, 0},
+                              .gu = {KEPT_NO_REGION, 0},
+                              .alpha = {KEPT_NO_REGION, 0}};
     bool post = false, apart = false, alpha = false;
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         post |= plan->layers[i].attn_post_norm != KEPT_NO_REGION;
@@ -193,7 +210,9 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
     if (apart)
         rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
-    if (alpha)
+    if (alpha && plan->shape->dms.form == KEPT_DMS_BORROWED && plan->retention.dms)
+        rows.alpha = kept_emit_rows(e, "alpha", kept_emit_query_rows(e), heads);
+    else if (alpha)
         rows.alpha = kept_emit_rows(e, "alpha", n, (layer->n_kv + 3) / 4 * 4);
     if (plan->retention.on && n >= plan->retention.block)
         rows.scratch = kept_emit_make_scratch(e);
@@ -214,15 +233,18 @@ static struct kept_emitter begin_program(struct kept_plan *plan, const char *nam
     return e;
 }
 
-/* What decode does when its tokens have completed a block. */
+/* What decode does when its tokens have completed a block: a piece or more for every delay. */
 static void build_maintenance(struct kept_plan *plan)
 {
     plan->maintenance = plan->n_programs;
     struct kept_emitter e = begin_program(plan, "maintain", plan->retention.block);
     struct kept_emit_scratch scratch = kept_emit_make_scratch(&e);
-    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
-        if (plan->layers[i].budgeted)
-            kept_emit_maintain(&e, i, &scratch, 0);
+    for (uint32_t i = 0; i < plan->n_maintained && plan->status == KEPT_OK; i++) {
+        uint32_t layer = plan->maintained[i], delay = plan->layers[layer].store.delay;
+        e.begin_piece |= delay != e.delay;
+        e.delay = delay;
+        kept_emit_maintain(&e, layer, &scratch, 0);
+    }
 }
 
 static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
@@ -234,7 +256,7 @@ static void build_program(struct kept_plan *plan, const char *name, uint32_t n_r
     struct layer_rows rows = make_rows(&e, n_rows);
     kept_emit_embed(&e, rows.x);
     kept_emit_norm(&e, &(struct kept_emit_norm){.x = rows.x,
-                                                .out = rows.xn,
+                                                .out = input_of(&plan->layers[0], &rows),
                                                 .post = KEPT_NO_REGION,
                                                 .w = plan->layers[0].attn_norm,
                                                 .k = plan->shape->n_embd});

@@ -19,6 +19,7 @@ struct kept_emitter {
     uint64_t ops;       /* of the piece that is open */
     bool begin_piece;   /* the next call begins a piece */
     bool head;          /* pieces begun from now on belong to the head */
+    uint32_t delay;     /* of maintenance: pieces begun from now on may come so many tokens late */
 };
 
 /* Activation regions: bytes are rows * stride * 4; the lifetime grows with every call that names
@@ -60,15 +61,18 @@ void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *p
 struct kept_emit_span {
     uint32_t first, cap;
 };
+/* alpha: where decisions go that are made of queries, else with region KEPT_NO_REGION. */
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
-                          struct kept_emit_span rows);
+                          struct kept_rows_of alpha, struct kept_emit_span rows);
+/* Rows of such an alpha: a block, or fewer where the program has fewer. */
+uint32_t kept_emit_query_rows(const struct kept_emitter *e);
 /* Attention of one layer from qkv to out; part is scratch for splits (decode) or has region
  * KEPT_NO_REGION (prefill). */
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows);
-/* Calibration: the most attention of each slot (params.h, attn_peak), after the attention of all
- * rows; part holds its sums. */
+/* Calibration: the most attention of each slot (params.h, attn_peak), and the sum of it where a
+ * gate is fitted, after the attention of all rows; part holds its sums. */
 void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                      struct kept_rows_of part);
 /* Scores of rows whose slots were written, from alpha (params.h, slot_birth). */

@@ -216,7 +216,8 @@ static kept_status record_piece(struct kept_session *session, const struct kept_
     bool first_head = piece->head && !program->pieces[i_piece - 1].head;
     bool last = piece->head && i_piece + 1 == program->n_pieces;
     kept_status status = kept_recording_begin(session->device, piece->n_calls + 3, out, err);
-    if (status == KEPT_OK && (i_piece == 0 || first_head))
+    bool begins = i_piece == 0 || program == &plan->programs[plan->maintenance];
+    if (status == KEPT_OK && (begins || first_head))
         status = record_copy(session, *out, plan->step, plan->step_host, err);
     for (uint32_t i = 0; i < piece->n_calls && status == KEPT_OK; i++)
         status = record_call(session, *out, &program->calls[piece->first_call + i], err);

@@ -44,7 +44,7 @@ static void add_piece(struct kept_emitter *e)
         return;
     program->pieces = grown;
     grown[program->n_pieces++] =
-        (struct kept_piece){.first_call = program->n_calls, .head = e->head};
+        (struct kept_piece){.first_call = program->n_calls, .head = e->head, .delay = e->delay};
     e->ops = 0;
     e->begin_piece = false;
 }
@@ -254,8 +254,14 @@ static uint32_t addressing(const struct kept_plan *plan, const struct kept_layer
                                  : KEPT_SLOTS_BUDGETED;
 }
 
+uint32_t kept_emit_query_rows(const struct kept_emitter *e)
+{
+    uint32_t n = e->program->rows, block = e->plan->retention.block;
+    return n < block ? n : block;
+}
+
 void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
-                          struct kept_emit_span rows)
+                          struct kept_rows_of alpha, struct kept_emit_span rows)
 {
     if (e->plan->status != KEPT_OK)
         return;
@@ -264,7 +270,8 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     const struct kept_rope *rope = &e->plan->shape->ropes[shape->rope];
     struct kept_arg table = whole(e, e->plan->rope_tables[shape->rope]);
     struct kept_call call = begin_call(KEPT_KERNEL_SLOT_WRITE);
-    bool copies = layer->queries != KEPT_NO_REGION;
+    bool borrows = e->plan->shape->dms.form == KEPT_DMS_BORROWED;
+    bool decides = borrows && layer->birth, keeps = layer->queries != KEPT_NO_REGION;
     struct kept_slot_write_params params = {
         .rows_at = KEPT_STEP_ROWS,
         .row_first = rows.first,
@@ -278,7 +285,10 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .qkv_stride = qkv.stride,
         .cap = layer->cap,
         .hi_bias = e->plan->rope_hi_bias,
-        .queries_rows = copies ? e->plan->retention.block : 0,
+        .queries_rows = keeps     ? e->plan->retention.block + layer->store.delay
+                        : decides ? kept_emit_query_rows(e)
+                                  : 0,
+        .borrowed = borrows,
         .q_scale = shape->q_scale,
         .eps = e->plan->shape->eps,
     };
@@ -298,7 +308,9 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     call.args[6] = whole(e, layer->v_slots);
     call.args[7] = layer->budgeted ? layer->store.heads_table : table;
     call.args[8] = layer->budgeted ? layer->store.meta : whole(e, layer->v_slots);
-    call.args[9] = copies ? layer->store.queries : whole(e, layer->v_slots);
+    call.args[9] = keeps     ? layer->store.queries
+                   : decides ? whole(e, alpha.region)
+                             : whole(e, layer->v_slots);
     call.args[10] = whole(e, e->plan->step);
     kept_emit_call(e, &call, &params, 0);
 }

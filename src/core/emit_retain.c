@@ -70,6 +70,11 @@ void kept_emit_birth(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
         params.scale = dms->scale;
         params.offset = -dms->offset;
     }
+    if (dms->form == KEPT_DMS_BORROWED) {
+        params.alpha_rows = kept_emit_query_rows(e);
+        params.alpha_first = layer->store.d - 1;
+        params.alpha_step = layer->store.n_head / layer->store.n_kv * layer->store.d;
+    }
     bool biased = layer->alpha_bias != KEPT_NO_REGION;
     memcpy(call.keys, kept_kernel_row(call.id)->key_defaults, sizeof call.keys);
     call.keys[0] = e->plan->tuning.retain_wg;
@@ -127,5 +132,13 @@ void kept_emit_peaks(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_
     call.args[2] = whole(e, part.region);
     call.args[3] = whole(e, layer->peaks);
     call.args[4] = whole(e, e->plan->step);
+    kept_emit_call(e, &call, &params, params.n_slots);
+    if (layer->received == KEPT_NO_REGION)
+        return;
+    params.rows_at = KEPT_STEP_ROWS; /* both readings; the kernel counts the first */
+    params.chunk = e->plan->params.chunk_tokens;
+    params.after = e->plan->params.calibrate_after;
+    call.keys[KEPT_KEY_PEAK_SUM] = 1;
+    call.args[3] = whole(e, layer->received);
     kept_emit_call(e, &call, &params, params.n_slots);
 }

@@ -154,6 +154,10 @@ static void resolve_params(struct kept_plan *plan, const struct kept_plan_params
         params->logits_rows = 1;
     if (params->logits_rows > params->chunk_tokens)
         params->logits_rows = params->chunk_tokens;
+    if (params->calibrate_after && !params->calibrate_tokens)
+        kept_plan_fail(plan, KEPT_E_ARGUMENT,
+                       "calibrate_after %u needs calibrate_tokens: there is nothing to fit",
+                       params->calibrate_after);
     kept_plan_retention(plan);
     kept_plan_choose(plan, "kernels", "tuning table for this class of device", "%s",
                      plan->tuning.name);

@@ -102,12 +102,14 @@ struct kept_layer_plan {
     struct kept_matrix alpha;              /* scores given at birth: [n_kv] rows; no pieces: none */
     uint32_t alpha_bias, alpha_norm;       /* regions, or KEPT_NO_REGION */
     bool birth;                            /* tokens get scores from it when they are written */
-    uint32_t peaks;                        /* calibration: region, or KEPT_NO_REGION */
+    uint32_t peaks, received;              /* calibration: regions, or KEPT_NO_REGION */
+    uint32_t hidden; /* calibration: the block's operand, kept; or KEPT_NO_REGION */
 };
 
 struct kept_piece {
     uint32_t first_call, n_calls;
-    bool head; /* norm, logits and choice of the wanted rows */
+    bool head;      /* norm, logits and choice of the wanted rows */
+    uint32_t delay; /* maintenance: decoded tokens after the block that it comes before */
 };
 struct kept_program {
     const char *name;
@@ -158,7 +160,9 @@ struct kept_plan {
     struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows, then maintenance */
     uint32_t n_programs;
     uint32_t maintenance; /* index of the program that maintains a block; KEPT_MAX_PROGRAMS: none */
-    kept_status status;   /* first failure while building; later steps do nothing */
+    uint32_t *maintained; /* the budgeted layers by rising delay */
+    uint32_t n_maintained, last_delay;
+    kept_status status; /* first failure while building; later steps do nothing */
     struct kept_error *err;
 };
 
@@ -178,10 +182,15 @@ void kept_plan_weights(struct kept_plan *plan); /* plan_weights.c: matrices, vec
 void kept_plan_slots(
     struct kept_plan *plan); /* plan_slots.c: K and V of every layer, rope tables, step */
 void kept_plan_retention(struct kept_plan *plan); /* plan_retain.c: what was asked for, resolved */
-/* plan_retain.c: the extents and own regions of a budgeted layer; then, when its K and V have
- * regions too, what its maintenance calls name. */
+/* plan_retain.c: the extents of a budgeted layer's heads; with all delays known its own regions;
+ * then, when its K and V have regions too, what its maintenance calls name. */
+void kept_plan_extents(struct kept_plan *plan, uint32_t layer);
 void kept_plan_store(struct kept_plan *plan, uint32_t layer);
 void kept_plan_store_args(struct kept_plan *plan, uint32_t layer);
+/* plan_delay.c: moves budgets within their pages, at most to `most`, so that maintenance may be
+ * delayed; how late each layer's comes. */
+void kept_plan_make_room(struct kept_plan *plan, uint32_t *budgets, size_t n, uint32_t most);
+void kept_plan_delays(struct kept_plan *plan);
 /* plan_birth.c: what gives a budgeted layer's tokens their scores when they are written. */
 void kept_plan_birth(struct kept_plan *plan, uint32_t layer);
 void kept_build_programs(struct kept_plan *plan); /* build.c: calls and activation regions */

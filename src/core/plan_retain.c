@@ -19,6 +19,9 @@
 #define DEFAULT_REFRESH   256u
 #define DEFAULT_THRESHOLD 0.95f /* cosine of tokens that are alike */
 #define MAX_PROTECT       (1u << 20)
+/* Compact positions: what stays, at a refresh, of the weight of merged values. The model never saw
+ * more than its trained context, so what lies far behind must not add up. */
+#define COMPACT_KEEP 0.9f
 /* Compact positions: no head keeps more than 7/8 of the positions, so that its keys are turned at
  * most once in an eighth of them. */
 #define COMPACT_SHARE(past) ((past) - (past) / 8)
@@ -283,6 +286,8 @@ static void spread_budget(struct kept_plan *plan, uint32_t i, struct kept_head_s
             else if (kept_sidecar_budgets(plan->params.retain.sidecar, r->past, r->mean,
                                           r->sinks + r->window, budgets, plan->err) != KEPT_OK)
                 plan->status = plan->err ? plan->err->status : KEPT_E_MISMATCH;
+            if (plan->status == KEPT_OK)
+                kept_plan_make_room(plan, budgets, (size_t)shape->n_layers * n_kv, most);
             plan->head_budgets = budgets;
         }
         budgets = plan->head_budgets;
@@ -327,12 +332,13 @@ static void add_regions(struct kept_plan *plan, uint32_t i, struct kept_layer_pl
     out->stats = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
                                       4ull * store->n_head * KEPT_STATS_STRIDE(d),
                                       "running sums of queries and their products", "stats.%u", i);
-    out->queries = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
-                                        4ull * plan->retention.block * store->n_head * d,
-                                        "queries of the block that grows", "queries.%u", i);
+    out->queries =
+        kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
+                             4ull * (plan->retention.block + store->delay) * store->n_head * d,
+                             "queries of the block that grows", "queries.%u", i);
 }
 
-void kept_plan_store(struct kept_plan *plan, uint32_t i)
+void kept_plan_extents(struct kept_plan *plan, uint32_t i)
 {
     const struct kept_layer *layer = &plan->shape->layers[i];
     const struct kept_rope *rope = &plan->shape->ropes[layer->rope];
@@ -363,7 +369,12 @@ void kept_plan_store(struct kept_plan *plan, uint32_t i)
         store->total += head->cap;
         store->most = head->cap > store->most ? head->cap : store->most;
     }
-    add_regions(plan, i, out);
+}
+
+void kept_plan_store(struct kept_plan *plan, uint32_t i)
+{
+    if (plan->status == KEPT_OK)
+        add_regions(plan, i, &plan->layers[i]);
 }
 
 /* After the layer's regions exist: what the maintenance calls name. */

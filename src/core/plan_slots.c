@@ -61,14 +61,29 @@ static void check_binding(struct kept_plan *plan, uint32_t i, uint64_t bytes)
         (unsigned long long)(most / slot * KEPT_SLOT_BLOCK));
 }
 
+static void plan_calibration(struct kept_plan *plan, uint32_t i)
+{
+    struct kept_layer_plan *out = &plan->layers[i];
+    uint64_t bytes = 4ull * plan->shape->layers[i].n_kv * plan->params.calibrate_tokens;
+    uint64_t row_bytes = 4ull * KEPT_ACT_STRIDE(plan->shape->n_embd);
+    out->peaks = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER, bytes,
+                                      "the most attention each slot received", "peaks.%u", i);
+    if (!plan->params.calibrate_after)
+        return;
+    out->received = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER, bytes,
+                                         "how much attention each slot received", "received.%u", i);
+    out->hidden =
+        kept_plan_add_region(plan, KEPT_CATEGORY_SCORER, plan->params.chunk_tokens * row_bytes,
+                             "what the layer was given, read back", "hidden.%u", i);
+}
+
 static void plan_layer_slots(struct kept_plan *plan, uint32_t i)
 {
     const struct kept_layer *layer = &plan->shape->layers[i];
     struct kept_layer_plan *out = &plan->layers[i];
     uint64_t slots;
     out->meta = out->scores = out->stats = out->queries = out->peaks = out->alpha_bias =
-        KEPT_NO_REGION;
-    out->budgeted = plan->retention.on && layer->window == 0;
+        out->received = out->hidden = KEPT_NO_REGION;
     if (out->budgeted) {
         kept_plan_store(plan, i);
         kept_plan_birth(plan, i);
@@ -86,9 +101,7 @@ static void plan_layer_slots(struct kept_plan *plan, uint32_t i)
     if (out->budgeted)
         kept_plan_store_args(plan, i);
     if (plan->params.calibrate_tokens && layer->window == 0)
-        out->peaks = kept_plan_add_region(plan, KEPT_CATEGORY_SCORER,
-                                          4ull * layer->n_kv * plan->params.calibrate_tokens,
-                                          "the most attention each slot received", "peaks.%u", i);
+        plan_calibration(plan, i);
 }
 
 #define ROPE_LO_ROWS 256u
@@ -173,6 +186,12 @@ void kept_plan_slots(struct kept_plan *plan)
             plan, KEPT_CATEGORY_STATE, kept_rope_table_bytes(&shape->ropes[i], plan->rope_hi_rows),
             "cosines and sines; fine and coarse half of the position", "rope.%u", i);
     plan_heads(plan);
+    for (uint32_t i = 0; i < shape->n_layers && plan->status == KEPT_OK; i++) {
+        plan->layers[i].budgeted = plan->retention.on && shape->layers[i].window == 0;
+        if (plan->layers[i].budgeted)
+            kept_plan_extents(plan, i);
+    }
+    kept_plan_delays(plan);
     for (uint32_t i = 0; i < shape->n_layers && plan->status == KEPT_OK; i++)
         plan_layer_slots(plan, i);
 

@@ -73,6 +73,7 @@ static void drop_logits(struct kept_session *session)
 {
     session->last_logits = NULL;
     session->has_logits = false;
+    session->last_rows = 0;
 }
 
 void kept_session_set_position(struct kept_session *session, uint32_t position)
@@ -120,6 +121,7 @@ static void fill_step(struct kept_session *session, const struct chunk *chunk)
     session->step[KEPT_STEP_ZERO] = 0;
     session->step[KEPT_STEP_BASE] = session->position;
     session->step[KEPT_STEP_MAINTAIN] = chunk->maintained;
+    session->step[KEPT_STEP_AFTER] = 0;
     for (uint32_t i = 0; i < chunk->rows; i++) {
         tokens[i] = (uint32_t)session->tokens[session->position + i];
         positions[i] = session->position + i;
@@ -298,7 +300,7 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
         return status;
     status = kept_session_begin_stores(session, err);
     if (status == KEPT_OK)
-        status = kept_session_maintain(session, params->hold, err);
+        status = kept_session_maintain(session, params, err);
     if (status != KEPT_OK)
         return status;
     drop_logits(session);
@@ -320,12 +322,13 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
         status = eval_chunk(session, &chunk, err);
         if (status == KEPT_OK) {
             session->position += chunk.rows;
+            session->last_rows = chunk.rows;
             done += chunk.rows;
             if (!params->hold)
                 session->accepted = session->position;
         }
         if (status == KEPT_OK && done < params->n_tokens)
-            status = kept_session_maintain(session, params->hold, err);
+            status = kept_session_maintain(session, params, err);
     }
     if (status == KEPT_OK) {
         count(session, params->n_tokens, kept_clock_ns() - begin_ns);

@@ -21,7 +21,7 @@
 #include "base/str.h"
 
 #define MAGIC   0x5353545045B4u /* arbitrary, with a byte that is not text */
-#define VERSION 2u
+#define VERSION 3u
 
 struct header {
     uint64_t magic;
@@ -30,9 +30,9 @@ struct header {
     uint32_t position;
     uint32_t restored; /* the earliest position that a session can rewind to after loading, but 0 */
     uint32_t n_kv, d;
-    uint64_t layout; /* 0: plain rows */
-    uint32_t edge;   /* retention: maintained up to here */
-    uint32_t zero;
+    uint64_t layout;     /* 0: plain rows */
+    uint32_t edge;       /* retention: maintained up to here, */
+    uint32_t maintained; /* layers with delays below this one */
 };
 
 /* ---- stores as they are ---- */
@@ -206,6 +206,7 @@ static struct header header_of(const struct kept_session *session)
     if (is_raw(session->plan)) {
         header.layout = layout_of(session->plan);
         header.edge = session->edge;
+        header.maintained = session->maintained;
         if (header.restored < header.edge)
             header.restored = header.edge;
     }
@@ -313,6 +314,13 @@ static kept_status check_header(const struct kept_session *session, const struct
         header->edge > header->position)
         return kept_fail(err, KEPT_E_FORMAT, "'%s' holds %u tokens and the windows from %u", path,
                          header->position, header->restored);
+    uint32_t all = session->plan->last_delay + 1;
+    if (session->plan->retention.on &&
+        (header->maintained > all ||
+         (header->maintained < all && header->position - header->edge > header->maintained)))
+        return kept_fail(err, KEPT_E_FORMAT,
+                         "'%s' was maintained up to delay %u of %u, %u tokens after a block", path,
+                         header->maintained, all, header->position - header->edge);
     return KEPT_OK;
 }
 
@@ -391,6 +399,7 @@ kept_status kept_session_load(kept_session *session, const char *path, struct ke
         session->written = header.position;
         session->restored = header.restored;
         session->edge = header.edge;
+        session->maintained = header.maintained;
         session->accepted = header.position;
         session->fresh = false;
     }

@@ -23,14 +23,16 @@ struct kept_session {
     uint32_t position;
     uint32_t written;  /* end of the positions whose slots were ever written since the last reset */
     uint32_t restored; /* the first position whose sliding windows a loaded file had; 0: none was */
-    uint32_t edge;     /* retention: the position up to which every layer was maintained */
-    uint32_t accepted; /* position without held tokens */
+    uint32_t edge;     /* retention: the position up to which layers were maintained */
+    uint32_t maintained; /* all pieces of that whose delay is below this one ran; the rest is due */
+    uint32_t accepted;   /* position without held tokens */
     bool fresh;      /* stores are not as an empty session's: made so before the next evaluation */
     uint32_t *fill;  /* [KEPT_FILL_BYTES / 4] host memory to empty stores with, or NULL */
     uint32_t *step;  /* host copy: header, tokens, positions */
     float *logits;   /* host copy, where the device's cannot be mapped; else NULL */
     bool has_logits; /* the device holds logits and choice of the last evaluated token */
     uint32_t last_choice_row; /* in this row */
+    uint32_t last_rows;       /* evaluated together last; 0: not known */
     const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
 
@@ -68,8 +70,10 @@ kept_status kept_session_write_step(struct kept_session *session, uint32_t n_wor
 
 /* session_retain.c: empties the stores of a fresh session. */
 kept_status kept_session_begin_stores(struct kept_session *session, struct kept_error *err);
-/* Evicts when a block has been completed since. KEPT_E_STATE past held tokens. */
-kept_status kept_session_maintain(struct kept_session *session, bool hold, struct kept_error *err);
+/* Evicts when a block has been completed since: before one token what is due, before several
+ * everything. KEPT_E_STATE past held tokens. */
+kept_status kept_session_maintain(struct kept_session *session,
+                                  const struct kept_eval_params *params, struct kept_error *err);
 /* How many of `rows` rows the next chunk may take; how many of a chunk's are maintained by its own
  * program (KEPT_STEP_MAINTAIN). */
 uint32_t kept_session_rows_here(const struct kept_session *session, uint32_t rows, bool hold);

@@ -1,10 +1,14 @@
 /* core/session_retain.c: what a session does about slots that may be evicted: the tables of an
  * empty store, maintenance when a block is complete, and reading back what is live.
  *
- * The host never learns which slots went. It knows the position (`edge`) up to which every layer
- * was maintained: by a program that maintains its own full blocks, or by the maintenance program,
- * which runs before the next evaluation once the position is a block past the edge. Blocks that an
+ * The host never learns which slots went. It knows the position (`edge`) up to which layers were
+ * maintained: by a program that maintains its own full blocks, or by the maintenance program, which
+ * begins before the next evaluation once the position is a block past the edge. Blocks that an
  * evaluation ends with are left to the latter: until then the session can rewind to the edge.
+ *
+ * While tokens are decoded one by one the maintenance program is spread over them, each piece
+ * before the token at its delay after the edge (`maintained`); decisions are those of the edge. Any
+ * other evaluation runs what is left first.
  */
 #include "core/session_internal.h"
 
@@ -63,35 +67,57 @@ kept_status kept_session_begin_stores(struct kept_session *session, struct kept_
             status = fill_region(session, layer->stats, 0, session->fill, err);
         if (status == KEPT_OK)
             status = fill_region(session, layer->peaks, lowest_bits, session->fill, err);
+        if (status == KEPT_OK)
+            status = fill_region(session, layer->received, 0, session->fill, err);
     }
     if (status == KEPT_OK) {
         session->fresh = false;
         session->edge = 0;
+        session->maintained = plan->last_delay + 1;
     }
     return status;
 }
 
-kept_status kept_session_maintain(struct kept_session *session, bool hold, struct kept_error *err)
+/* The pieces of the edge's block with delays from what ran up to before `end`. */
+static kept_status run_maintenance(struct kept_session *session, uint32_t end,
+                                   struct kept_error *err)
 {
     const kept_plan *plan = session->plan;
-    uint32_t block = plan->retention.block;
+    const struct kept_program *program = &plan->programs[plan->maintenance];
+    uint32_t begin = session->maintained;
+    if (begin >= end)
+        return KEPT_OK;
+    session->maintained = end; /* there is no second try */
+    session->step[KEPT_STEP_BASE] = session->edge - plan->retention.block;
+    session->step[KEPT_STEP_MAINTAIN] = plan->retention.block;
+    session->step[KEPT_STEP_AFTER] = session->position - session->edge;
+    kept_status status = kept_session_write_step(session, KEPT_STEP_TOKENS, err);
+    for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
+        if (program->pieces[i].delay >= begin && program->pieces[i].delay < end)
+            status = kept_session_run(session, &session->recordings[plan->maintenance][i], 1, err);
+    return status;
+}
+
+kept_status kept_session_maintain(struct kept_session *session,
+                                  const struct kept_eval_params *params, struct kept_error *err)
+{
+    const kept_plan *plan = session->plan;
+    uint32_t block = plan->retention.block, all = plan->last_delay + 1;
+    bool one = params->n_tokens == 1 && !params->hold;
     if (!plan->retention.on)
         return KEPT_OK;
     if (session->position != session->accepted)
-        return hold ? KEPT_OK
-                    : kept_fail(err, KEPT_E_STATE,
-                                "the tokens after position %u were held: rewind to it first",
-                                session->accepted);
-    if (session->position < session->edge + block)
-        return KEPT_OK;
-    const struct kept_program *program = &plan->programs[plan->maintenance];
-    session->step[KEPT_STEP_BASE] = session->edge;
-    session->step[KEPT_STEP_MAINTAIN] = block;
-    session->edge += block; /* from here on there is no way back */
-    kept_status status = kept_session_write_step(session, KEPT_STEP_TOKENS, err);
-    for (uint32_t i = 0; i < program->n_pieces && status == KEPT_OK; i++)
-        status = kept_session_run(session, &session->recordings[plan->maintenance][i], 1, err);
-    return status;
+        return params->hold ? KEPT_OK
+                            : kept_fail(err, KEPT_E_STATE,
+                                        "the tokens after position %u were held: rewind to it "
+                                        "first",
+                                        session->accepted);
+    if (session->position >= session->edge + block) {
+        session->edge += block; /* from here on there is no way back */
+        session->maintained = 0;
+    }
+    uint32_t due = session->position - session->edge + 1;
+    return run_maintenance(session, one && due < all ? due : all, err);
 }
 
 /* The rows that the next chunk may have: programs see whole blocks only. */
@@ -283,13 +309,58 @@ kept_status kept_session_kept(kept_session *session, uint32_t layer, uint32_t kv
     return status;
 }
 
+/* ---- calibration ---- */
+
+/* A calibrated layer's counts, [n_kv][calibrate_tokens]. */
+static kept_status read_counts(struct kept_session *session, uint32_t layer, uint32_t region,
+                               float *out, struct kept_error *err)
+{
+    if (region == KEPT_NO_REGION || session->fresh)
+        return kept_fail(err, KEPT_E_STATE, "layer %u was not calibrated", layer);
+    return kept_session_read(session, region, 0, out, session->plan->regions[region].bytes, err);
+}
+
 kept_status kept_session_peaks(kept_session *session, uint32_t layer, float *out,
                                struct kept_error *err)
 {
     if (!session || !out || layer >= n_layers(session))
         return kept_fail(err, KEPT_E_ARGUMENT, "there are no peaks of layer %u", layer);
-    uint32_t region = session->plan->layers[layer].peaks;
-    if (region == KEPT_NO_REGION || session->fresh)
-        return kept_fail(err, KEPT_E_STATE, "layer %u was not calibrated", layer);
-    return kept_session_read(session, region, 0, out, session->plan->regions[region].bytes, err);
+    return read_counts(session, layer, session->plan->layers[layer].peaks, out, err);
+}
+
+kept_status kept_session_received(kept_session *session, uint32_t layer, float *out,
+                                  struct kept_error *err)
+{
+    if (!session || !out || layer >= n_layers(session))
+        return kept_fail(err, KEPT_E_ARGUMENT, "there are no sums of layer %u", layer);
+    return read_counts(session, layer, session->plan->layers[layer].received, out, err);
+}
+
+/* Rows of the device have their sums behind them: as many at once as the host buffer takes. */
+kept_status kept_session_hidden(kept_session *session, uint32_t layer, float *out, uint32_t n_rows,
+                                struct kept_error *err)
+{
+    if (!session || !out || layer >= n_layers(session))
+        return kept_fail(err, KEPT_E_ARGUMENT, "there are no inputs of layer %u", layer);
+    uint32_t region = session->plan->layers[layer].hidden, k = session->plan->shape->n_embd;
+    if (region == KEPT_NO_REGION)
+        return kept_fail(err, KEPT_E_STATE, "the inputs of layer %u are not in the plan", layer);
+    if (n_rows > session->last_rows)
+        return kept_fail(err, KEPT_E_ARGUMENT,
+                         "inputs of %u tokens of layer %u: %u were evaluated together last", n_rows,
+                         layer, session->last_rows);
+    uint64_t row_bytes = 4ull * KEPT_ACT_STRIDE(k), first = session->last_rows - n_rows;
+    uint32_t most = (uint32_t)(KEPT_FILL_BYTES / row_bytes);
+    kept_status status = KEPT_OK;
+    for (uint32_t row = 0; row < n_rows && status == KEPT_OK;) {
+        uint32_t n = most == 0 ? 1 : n_rows - row < most ? n_rows - row : most;
+        float *to = out + (size_t)row * k;
+        void *raw = most == 0 ? (void *)to : session->fill;
+        status = kept_session_read(session, region, (first + row) * row_bytes, raw,
+                                   most == 0 ? k * 4ull : n * row_bytes, err);
+        for (uint32_t i = 0; i < n && most != 0 && status == KEPT_OK; i++)
+            memcpy(to + (size_t)i * k, (const uint8_t *)raw + i * row_bytes, k * 4ull);
+        row += n;
+    }
+    return status;
 }

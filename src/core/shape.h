@@ -22,7 +22,8 @@ struct kept_rope {
 /* Dynamic Memory Sparsification: where the decisions of a model trained for it come from. */
 enum kept_dms_form {
     KEPT_DMS_NONE,
-    KEPT_DMS_SEPARATE /* tensors of their own */
+    KEPT_DMS_SEPARATE, /* tensors of their own */
+    KEPT_DMS_BORROWED  /* the last element of the first query head of every KV head */
 };
 struct kept_dms {
     enum kept_dms_form form;

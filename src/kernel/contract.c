@@ -180,7 +180,8 @@ static void check_slot_write(struct check *c, const struct kept_slot_write_param
     at_most(c, "hi_bias", p->hi_bias, MAX_COUNT);
     at_most(c, "qkv_stride", p->qkv_stride, MAX_COUNT);
     at_most(c, "chunk", p->chunk, MAX_COUNT);
-    at_most(c, "queries_rows", p->queries_rows, KEPT_MAX_BLOCK);
+    at_most(c, "queries_rows", p->queries_rows, 2 * KEPT_MAX_BLOCK);
+    at_most(c, "borrowed", p->borrowed, 1);
     need_rows(c, 0, rows, p->qkv_stride, width);
     if (p->rope_pairs != KEPT_ROPE_NONE)
         need(c, 1, (257ull + p->hi_bias) * p->n_rot);
@@ -292,8 +293,13 @@ static void check_peak(struct check *c, const struct kept_peak_params *p)
     uint64_t rows = check_rows(c, 4, p->rows_at, p->row_first, p->row_cap);
     check_heads(c, p->n_head, p->n_kv, p->d, p->cap);
     require(c, c->keys[KEPT_KEY_ATTN_D] == p->d, "D", c->keys[KEPT_KEY_ATTN_D]);
+    at_most(c, "SUM", c->keys[KEPT_KEY_PEAK_SUM], 1);
     require(c, p->n_slots <= p->cap, "n_slots", p->n_slots);
     at_most(c, "q_stride", p->q_stride, MAX_COUNT);
+    at_most(c, "chunk", p->chunk, MAX_COUNT);
+    at_most(c, "after", p->after, MAX_COUNT);
+    if (c->keys[KEPT_KEY_PEAK_SUM] != 0)
+        need(c, 4, KEPT_STEP_TOKENS + (uint64_t)p->chunk + rows);
     need_rows(c, 0, rows, p->q_stride, (uint64_t)p->n_head * p->d);
     need(c, 1, slot_words(KEPT_FMT_F16, p->d, (uint64_t)p->n_kv * p->cap));
     need(c, 2, rows * p->n_head * (p->d + 4));
@@ -322,7 +328,9 @@ static void check_stats(struct check *c, const struct kept_stats_params *p)
     check_block(c, p, 2);
     check_heads(c, p->n_head, 1, p->d, 64);
     require(c, c->keys[KEPT_KEY_STATS_D] == p->d, "D", c->keys[KEPT_KEY_STATS_D]);
-    need(c, 0, (uint64_t)p->row_cap * p->n_head * p->d);
+    at_most(c, "queries_rows", p->queries_rows, MAX_COUNT);
+    require(c, p->queries_rows >= p->row_cap, "queries_rows", p->queries_rows);
+    need(c, 0, (uint64_t)p->queries_rows * p->n_head * p->d);
     need(c, 1, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
 }
 

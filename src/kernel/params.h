@@ -60,6 +60,7 @@
 #define KEPT_STEP_ZERO 3u      /* always 0: a row offset of none */
 #define KEPT_STEP_BASE 4u      /* position of row 0; of maintenance: of its block's first token */
 #define KEPT_STEP_MAINTAIN 5u  /* rows whose full blocks are maintained: 0, or as KEPT_STEP_ROWS */
+#define KEPT_STEP_AFTER 6u     /* of maintenance: tokens stored behind its block already */
 #define KEPT_STEP_TOKENS 16u   /* word where the tokens begin; positions begin at 16 + chunk */
 
 /* Epilogue of a matrix kernel (key EPI). a = the product. */
@@ -177,6 +178,8 @@ struct kept_norm_params {
  *  - with QKNORM 1 RMS-normalises each q head with wq[d] and each k head with wk[d];
  *  - queries_rows > 0: copies the q heads as they are now to queries[(position % queries_rows) *
  *    n_head * d + …];
+ *  - borrowed 1: the last element of the first q head of every KV head is 0 from here on, rotation
+ *    or not (its value is a decision, slot_birth);
  *  - rotates the first n_rot elements of q and k heads at the row's position (less SHIFT of the KV
  *    head where STORE is not 0); where KT is quantised, Hadamard of q and k;
  *  - multiplies q by q_scale and writes it back in place;
@@ -196,6 +199,7 @@ struct kept_slot_write_params {
     KEPT_U32 cap;          /* a multiple of 64 */
     KEPT_U32 hi_bias;
     KEPT_U32 queries_rows; /* 0: not copied */
+    KEPT_U32 borrowed;     /* 0 or 1 */
     KEPT_F32 q_scale;
     KEPT_F32 eps;
 };
@@ -280,10 +284,13 @@ struct kept_argmax_params {
  * row_cap = block, rows_at = KEPT_STEP_MAINTAIN. Every kernel does nothing unless all of them are
  * live. E = step[KEPT_STEP_BASE] + row_first + block is the position after the block; count =
  * min(CAP, BASE + max(0, E - EDGE)) the head's slots before maintenance, at most z_stride where z
- * is used. Order: q_stats, a score kernel, [assoc_raw, (assoc_match, assoc_write) for each 16
- * tokens of the block,] slot_select, [slot_nearest, slot_merge,] slot_move, [slot_renumber,
- * slot_rotate]. Counts read from moves are taken as at most `block` (M, FILLS) and
- * CAP (COUNT, C); slot numbers read from moves and near that are not below CAP are skipped.
+ * is used. AFTER = min(step[KEPT_STEP_AFTER], CAP - count) slots of tokens at E and later may lie
+ * behind them, decoded before this maintenance ran: nothing is decided by them or about them, they
+ * go down with the window and follow a new SHIFT. Order: q_stats, a score kernel, [assoc_raw,
+ * (assoc_match, assoc_write) for each 16 tokens of the block,] slot_select, [slot_nearest,
+ * slot_merge,] slot_move, [slot_renumber, slot_rotate]. Counts read from moves are taken as at most
+ * `block` (M, FILLS) and CAP (COUNT, C); slot numbers read from moves and near that are not below
+ * CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
  *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse
@@ -315,11 +322,13 @@ struct kept_argmax_params {
 #define KEPT_SCORER_RECENT 3u   /* the position: the oldest goes */
 #define KEPT_SCORER_DMS 4u      /* the stored score; below 0 goes whatever the budget */
 
-/* q_stats: adds the block's queries (queries[r][n_head * d], r = 0 … block-1: rotated by nothing,
- * not scaled) to the sums of their query head; tokens at positions below `sinks` are left out. */
+/* q_stats: adds the block's queries (those of the token at t: queries[t % queries_rows][n_head *
+ * d], rotated by nothing, not scaled) to the sums of their query head; tokens at positions below
+ * `sinks` are left out. */
 struct kept_stats_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, d, sinks;
+    KEPT_U32 queries_rows; /* at least the block's */
 };
 
 /* score_expected: expected attention (Devoto et al. 2025, arXiv 2510.00636; epsilon 0). For heads
@@ -391,8 +400,9 @@ struct kept_merge_slots_params {
 };
 
 /* slot_move: m > 0: copies slots from[i] -> to[i] (K, V, planes of meta, scores), then the window C
- * … count-1 down by m. Groups take columns: words of a slot (K elements, K scales, V elements, V
- * scales, meta planes, score planes), so that none waits for another. */
+ * … count-1 and the AFTER slots behind it down by m. Groups take columns: words of a slot (K
+ * elements, K scales, V elements, V scales, meta planes, score planes), so that none waits for
+ * another. */
 struct kept_move_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d;
@@ -400,13 +410,13 @@ struct kept_move_params {
     KEPT_U32 meta_planes; /* 2, 3 or KEPT_ASSOC_PLANES */
 };
 
-/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1. renumber: row 0
- * of z (as u32) of slot s < BASE = how many slots of the head have a smaller pos. rotate: turns the
- * key (un-Hadamard, RoPE by new - old, Hadamard, stored again) and sets pos; a slot that does not
- * move, or whose new - old is outside -256 * hi_bias … 255 (no sound store has one), is left alone
- * bit for bit. renumber with ALWAYS 1 (memory at one position): row 0 of z = E - window - 1 for
- * slots sinks … BASE-window-1 (none when BASE <= sinks + window), pos for the others; sinks and
- * window are used by it alone. */
+/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1, of the slots s <
+ * min(CAP, BASE + AFTER), z_stride at most. renumber: row 0 of z (as u32) of slot s = how many of
+ * them have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new - old, Hadamard, stored
+ * again) and sets pos; a slot that does not move, or whose new - old is outside -256 * hi_bias …
+ * 255 (no sound store has one), is left alone bit for bit. renumber with ALWAYS 1 (memory at one
+ * position): row 0 of z = E - window - 1 for slots sinks … BASE-window-1 (none when BASE <= sinks +
+ * window), pos for the others; sinks and window are used by it alone. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;
@@ -475,13 +485,16 @@ struct kept_assoc_params {
     KEPT_F32 threshold;   /* not below -1; what is no number has no hits */
 };
 
-/* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s):
- *     peak[kv * n_slots + s] = max(itself, max over live rows and the group of q.k_s - lse)
- * with lse = m + log(l) of the row's part (attn_decode with n_splits = parts = 1, all rows). */
+/* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s), lse
+ * = m + log(l) of the row's part (attn_decode with n_splits = parts = 1, all rows):
+ *   SUM 0  peak[kv * n_slots + s] = max(itself, max over live rows and the group of q.k_s - lse)
+ *   SUM 1  peak[kv * n_slots + s] += sum over the group and live rows at positions p, s + after < p
+ *          < n_slots, of exp(min(0, q.k_s - lse)): what later ones attended to it */
 struct kept_peak_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d;
     KEPT_U32 q_stride, cap, n_slots;
+    KEPT_U32 chunk, after; /* SUM 1; chunk as in slot_write */
 };
 
 #endif

@@ -49,6 +49,7 @@ enum {
     KEPT_KEY_BIRTH_DMS = 2,
     KEPT_KEY_ATTN_D = 2, /* of attn_peak too */
     KEPT_KEY_ATTN_G = 3,
+    KEPT_KEY_PEAK_SUM = 3,
     KEPT_KEY_ATTN_GENERAL = 4,
     KEPT_KEY_ATTN_KT = 5,
     KEPT_KEY_ATTN_VT = 6,

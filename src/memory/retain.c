@@ -29,6 +29,18 @@ uint32_t kept_retain_extent(const struct kept_retention *retention, uint32_t bud
     return round_up(slots + retention->hold, KEPT_SLOT_BLOCK);
 }
 
+uint32_t kept_retain_slack(const struct kept_retention *retention, uint32_t budget,
+                           uint32_t context_tokens)
+{
+    uint64_t grown = (uint64_t)budget + retention->block;
+    uint64_t room = kept_retain_extent(retention, budget, context_tokens);
+    if (room >= context_tokens)
+        room = UINT32_MAX; /* nothing comes behind the context */
+    if (retention->limit != 0 && retention->limit < room)
+        room = retention->limit; /* a slot's number is the least position it can have */
+    return room > grown ? (uint32_t)(room - grown) : 0;
+}
+
 static uint32_t splits_of(const struct kept_store *store)
 {
     uint32_t splits = (store->most + SLOTS_OF_SPLIT - 1) / SLOTS_OF_SPLIT;
@@ -102,7 +114,8 @@ static void add_queries(const struct maintain *m)
                                        .row_cap = m->retention->block,
                                        .n_head = store->n_head,
                                        .d = store->d,
-                                       .sinks = m->retention->sinks};
+                                       .sinks = m->retention->sinks,
+                                       .queries_rows = m->retention->block + store->delay};
     call.keys[KEPT_KEY_STATS_D] = store->d;
     FINISH(m, &call, &params, store->queries, store->stats);
 }
@@ -212,6 +225,7 @@ static void select_slots(const struct maintain *m)
 {
     const struct kept_store *store = m->store;
     struct kept_call call = begin(m, KEPT_KERNEL_SLOT_SELECT);
+    uint32_t limit = m->retention->limit; /* of the tokens that come before the next maintenance */
     struct kept_select_params params = {.rows_at = KEPT_STEP_MAINTAIN,
                                         .row_first = m->row_first,
                                         .row_cap = m->retention->block,
@@ -223,7 +237,7 @@ static void select_slots(const struct maintain *m)
                                         .sinks = m->retention->sinks,
                                         .window = m->retention->window,
                                         .refresh = m->retention->refresh,
-                                        .limit = m->retention->limit,
+                                        .limit = limit ? limit - store->delay : 0,
                                         .keep = m->retention->keep};
     call.keys[KEPT_KEY_SELECT_SCORER] = select_scorer(m->retention);
     FINISH(m, &call, &params, m->scratch->z, store->stats, store->scores, store->meta,

@@ -46,6 +46,7 @@ struct kept_store {
     struct kept_head_slots *heads; /* [n_kv] */
     uint32_t n_rot, rope_pairs, hi_bias, mean_row;
     float q_scale;
+    uint32_t delay; /* decoded tokens that its maintenance may come late */
     struct kept_arg k, v, meta, table, heads_table, scores, stats, queries;
 };
 
@@ -57,6 +58,10 @@ struct kept_retain_scratch {
 /* Slots that a KV head needs: its budget, a block that grows, tokens held; whole pages. */
 uint32_t kept_retain_extent(const struct kept_retention *retention, uint32_t budget,
                             uint32_t context_tokens);
+/* Tokens that a head has room for behind a complete block, held ones aside: they come after what
+ * was delayed. */
+uint32_t kept_retain_slack(const struct kept_retention *retention, uint32_t budget,
+                           uint32_t context_tokens);
 /* Words of the scratch arrays for this store. */
 struct kept_retain_words {
     uint64_t z, moves, near, raw;

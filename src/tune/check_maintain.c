@@ -38,6 +38,10 @@ void kept_check_block(struct check_case *c, uint32_t i_step, struct check_store 
     p[2] = bench ? 64 : kept_check_pick(c, blocks, 6);
     p[1] = bench || kept_check_chance(c, 60) ? 0 : p[2] * kept_check_range(c, 1, 3);
     st->block.block = p[2];
+    /* tokens behind the block: none, some, more than any head has room for */
+    st->block.after = bench || kept_check_chance(c, 50) ? 0
+                      : kept_check_chance(c, 85)        ? kept_check_range(c, 1, 64)
+                                                        : kept_check_u32(c);
     st->block.end = p[1] + p[2] + (bench ? 4096 : 64 * kept_check_range(c, 0, 100));
     memset(step, 0, KEPT_STEP_TOKENS * 4);
     step[KEPT_STEP_ROWS] = step[KEPT_STEP_MAINTAIN] = kept_check_range(c, 0, 2000);
@@ -46,6 +50,7 @@ void kept_check_block(struct check_case *c, uint32_t i_step, struct check_store 
         rows = kept_check_chance(c, 50) ? p[1] + p[2] - 1 : kept_check_range(c, 0, p[1] + p[2] - 1);
     step[p[0]] = rows;
     step[KEPT_STEP_BASE] = (uint32_t)(st->block.end - p[1] - p[2]);
+    step[KEPT_STEP_AFTER] = st->block.after;
     c->live = kept_live_rows(p, step);
 }
 
@@ -180,6 +185,11 @@ struct ref_head kept_check_head_before(const struct check_case *c, uint32_t i_he
 
 /* ---- slots ---- */
 
+uint32_t kept_check_stored(const struct check_store *st, uint32_t kv_head)
+{
+    return ref_with_after(&st->block, st->count[kv_head], st->head[kv_head].cap);
+}
+
 void kept_check_bind_store(struct check_case *c, uint32_t i_bind, const struct check_store *st,
                            uint32_t type, uint32_t order)
 {
@@ -188,7 +198,7 @@ void kept_check_bind_store(struct check_case *c, uint32_t i_bind, const struct c
     kept_check_bind_slots(c, i_bind, form, st->total);
     form.words = c->bind[i_bind].before;
     for (uint32_t h = 0; !c->failed && h < st->n_kv; h++)
-        for (uint32_t s = 0; s < st->count[h]; s++) {
+        for (uint32_t s = 0; s < kept_check_stored(st, h); s++) {
             float scale = kept_check_chance(c, 10) ? 0.01f : kept_check_chance(c, 10) ? 10 : 1;
             for (uint32_t i = 0; i < st->d; i++)
                 v[i] = kept_check_unit(c) * scale;
@@ -208,7 +218,7 @@ void kept_check_bind_meta(struct check_case *c, uint32_t i_bind, const struct ch
         /* sinks and window have their order, the others have been moved */
         uint32_t begin = ref_min(st->sinks, n), end = n > st->window ? n - st->window : 0;
         kept_check_shuffle(c, order, end > begin ? end - begin : 0);
-        for (uint32_t s = 0; s < n; s++) {
+        for (uint32_t s = 0; s < n + kept_check_stored(st, h) - st->count[h]; s++) {
             bool moved = s >= begin && s < end;
             int32_t pos = (int32_t)((moved ? begin + order[s - begin] : s) * (gap + 1));
             float bias = kept_check_chance(c, 70) ? 0 : 3 + 3 * kept_check_unit(c);

@@ -37,6 +37,8 @@ void kept_check_extents(struct check_case *c, struct check_store *st);
 void kept_check_heads_after(struct check_store *st, uint32_t kv_head, uint32_t m);
 
 void kept_check_bind_heads(struct check_case *c, uint32_t i_bind, const struct check_store *st);
+/* Slots of a head before the call, those of the tokens behind the block among them. */
+uint32_t kept_check_stored(const struct check_store *st, uint32_t kv_head);
 /* Slots of the heads, stored from values around 1. */
 void kept_check_bind_store(struct check_case *c, uint32_t i_bind, const struct check_store *st,
                            uint32_t type, uint32_t order);

@@ -82,7 +82,8 @@ void kept_keys_slot_rotate(struct check_case *c)
 static void fill_places(struct check_case *c, const struct check_store *st, uint32_t h, uint32_t *z)
 {
     const int32_t *pos = (const int32_t *)c->bind[ROT_META].before + st->head[h].first;
-    uint32_t n = ref_min(st->head[h].base, st->head[h].cap);
+    uint32_t cap = st->head[h].cap;
+    uint32_t n = ref_with_after(&st->block, ref_min(st->head[h].base, cap), cap);
     bool odd = c->model == NULL && kept_check_chance(c, 30);
     for (uint32_t s = 0; s < n; s++) {
         z[s] = 0;
@@ -158,12 +159,14 @@ void kept_bound_slot_rotate(struct check_case *c)
 {
     const struct kept_rotate_params *p = &c->params.rotate;
     const int32_t *pos = (const int32_t *)c->bind[ROT_META].before;
+    struct ref_block b = kept_check_block_of(c, ROT_STEP);
     for (uint32_t h = 0; kept_check_maintains(c) && h < p->n_kv; h++) {
         struct ref_head head = kept_check_head_before(c, ROT_HEADS, h, p->total);
         const uint32_t *z = c->bind[ROT_Z].before + (uint64_t)h * p->z_head_stride;
         const uint32_t *moves =
             c->bind[ROT_MOVES].before + (uint64_t)h * KEPT_MOVES_STRIDE(p->row_cap);
-        uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
+        uint32_t n = ref_with_after(&b, ref_min(head.base, head.cap), head.cap);
+        n = ref_min(n, p->z_stride);
         bool turns = moves[KEPT_MOVES_ROTATE] == 1 || kept_check_key(c, "ALWAYS") == 1;
         for (uint32_t s = 0; turns && s < n; s++) {
             int64_t delta = (int64_t)(int32_t)z[s] - pos[head.first + s];

@@ -39,7 +39,10 @@ void kept_gen_q_stats(struct check_case *c)
     p->sinks = st.sinks;
     if (c->model == NULL && kept_check_chance(c, 40)) /* the block that has the sinks, or none */
         c->bind[STATS_STEP].before[KEPT_STEP_BASE] = kept_check_range(c, 0, 3);
-    uint64_t n = (uint64_t)p->row_cap * p->n_head * p->d;
+    p->queries_rows = p->row_cap;
+    if (c->model == NULL && kept_check_chance(c, 60))
+        p->queries_rows += kept_check_range(c, 1, 70);
+    uint64_t n = (uint64_t)p->queries_rows * p->n_head * p->d;
     uint64_t n_stats = (uint64_t)p->n_head * KEPT_STATS_STRIDE(p->d);
     float *queries = kept_check_bind_f32(c, STATS_QUERIES, n);
     float *stats = kept_check_bind_f32(c, STATS_STATS, n_stats);
@@ -56,6 +59,7 @@ void kept_bound_q_stats(struct check_case *c)
     const struct kept_stats_params *p = &c->params.stats;
     const float *queries = (const float *)(const void *)c->bind[STATS_QUERIES].before;
     const float *stats = (const float *)(const void *)c->bind[STATS_STATS].before;
+    struct ref_block b = kept_check_block_of(c, STATS_STEP);
     uint32_t d = p->d;
     double unit = (4 * sqrt(p->row_cap) + 4) * CHECK_U;
     for (uint32_t h = 0; kept_check_maintains(c) && h < p->n_head; h++)
@@ -64,7 +68,9 @@ void kept_bound_q_stats(struct check_case *c)
                 uint64_t at = (uint64_t)h * KEPT_STATS_STRIDE(d) + (uint64_t)i * d + j;
                 double sum = fabs(stats[at]);
                 for (uint32_t r = 0; r < p->row_cap; r++) {
-                    const float *q = queries + ((uint64_t)r * p->n_head + h) * d;
+                    const float *q =
+                        queries +
+                        ((uint64_t)ref_query_row(&b, r, p->queries_rows) * p->n_head + h) * d;
                     sum += fabs(i == d ? q[j] : (double)q[i] * q[j]);
                 }
                 kept_check_bound(c, STATS_STATS, at, sum * unit + CHECK_TINY * (p->row_cap + 1));

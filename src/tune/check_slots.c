@@ -49,6 +49,7 @@ static void pick_slot_write(struct check_case *c)
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 3));
     p->hi_bias = m == NULL && kept_check_chance(c, 30) ? kept_check_range(c, 1, 3) : 0;
     p->queries_rows = m == NULL && kept_check_chance(c, 50) ? kept_check_pick(c, blocks, 4) : 0;
+    p->borrowed = m == NULL && kept_check_chance(c, 30);
     p->q_scale = 1 / sqrtf((float)p->d);
     p->eps = 1e-6f;
 }
@@ -201,12 +202,14 @@ static void begin_head(const struct check_case *c, uint32_t row, uint32_t h, str
     }
 }
 
-static void turn_head(const struct check_case *c, int64_t position, struct head *h)
+static void turn_head(const struct check_case *c, int64_t position, bool borrowed, struct head *h)
 {
     const struct kept_slot_write_params *p = &c->params.slot_write;
     const struct check_bind *table = &c->bind[TABLE];
     struct ref_rope rope = {(const float *)(const void *)table->before, table->n_words * 4,
                             p->n_rot, p->rope_pairs, p->hi_bias};
+    if (borrowed)
+        h->value[p->d - 1] = h->error[p->d - 1] = 0;
     for (uint32_t i = 0; i < p->n_rot / 2; i++) {
         uint32_t a, b;
         ref_rope_pair(&rope, i, &a, &b);
@@ -215,6 +218,8 @@ static void turn_head(const struct check_case *c, int64_t position, struct head 
             h->error[a] + h->error[b] + 8 * CHECK_U * size + 2 * CHECK_TINY * (1 + size);
     }
     ref_rope_turn(&rope, position, h->value);
+    if (borrowed)
+        h->value[p->d - 1] = h->error[p->d - 1] = 0;
     if (kept_check_key(c, "KT") != KEPT_FMT_F16)
         kept_check_hadamard(h->value, h->error, p->d);
 }
@@ -231,7 +236,7 @@ static void bound_q(struct check_case *c, uint32_t row, uint32_t h, int32_t posi
                          head.error[i] + 2 * CHECK_U * fabs(head.value[i]) * (head.error[i] > 0) +
                              CHECK_TINY);
     }
-    turn_head(c, turn, &head);
+    turn_head(c, turn, p->borrowed != 0 && h % (p->n_head / p->n_kv) == 0, &head);
     for (uint32_t i = 0; i < p->d; i++) {
         uint64_t at = (uint64_t)row * p->qkv_stride + (uint64_t)h * p->d + i;
         kept_check_bound(c, QKV, at,
@@ -245,7 +250,7 @@ static void bound_kv(struct check_case *c, uint32_t row, uint32_t kv, uint64_t s
     const struct kept_slot_write_params *p = &c->params.slot_write;
     struct head head;
     begin_head(c, row, p->n_head + kv, &head);
-    turn_head(c, turn, &head);
+    turn_head(c, turn, false, &head);
     kept_check_bound_slot(c, K_SLOTS, slot, head.value, head.error);
     begin_head(c, row, p->n_head + p->n_kv + kv, &head);
     if (kept_check_key(c, "VT") != KEPT_FMT_F16)

@@ -36,6 +36,18 @@ check(again["curves"] == made["curves"], "the same again")
 gemma = kept_json("fit", GEMMA, "--device", "cpu", "-f", path("text"), *small, "--no-reports", "-o", path("gemma.kept"))
 with_window = [layer for layer in gemma["curves"][0]["fractions"] if not any(layer)]
 check(0 < len(with_window) < gemma["n_layers"], "layers with a sliding window have no budgets")
+gated = kept_json("fit", model, "--device", "cpu", "-f", path("text"), "--tokens", "600", "--pieces", "2", "--gate",
+                  "--chunk", "200", "--no-reports", "-o", path("gate.kept"))
+check(gated["has_gate"] is True and kept_json("inspect", path("gate.kept"))["has_gate"] is True, f"a gate: {gated}")
+check(len(gated["gate_correlation"]) == gated["n_layers"] and all(-1 <= c <= 1 for c in gated["gate_correlation"]),
+      f"how well it predicts: {gated['gate_correlation']}")
+rc, out, err = kept("fit", GEMMA, "--device", "cpu", "-f", path("text"), "--tokens", "512", "--pieces", "1", "--gate",
+                    "--no-reports", "-o", path("gemma-gate.kept"))
+check(rc == 0 and "with a gate" in out and "predicts" not in out, f"one piece: nothing to predict: {out[:300]} {err}")
+by_gate = kept_json("eval", "kl", model, "--device", "cpu", "-f", path("text"), "--context", "512", "--places", "1",
+                    "--retain", "scored", "--retain-budget", "50%", "--scorer", "gate", "--sidecar", path("gate.kept"))
+check(by_gate["kl_mean"] > 0, f"it ranks: {by_gate}")
+fails(2, "fit", model, "--device", "cpu", "-f", path("text"), *small, "--gate", says=["--tokens 300", "--gate", "512"])
 fails(2, "fit", model, "--device", "cpu", says=["-f"])
 fails(2, "fit", model, "--device", "cpu", "-f", path("short"), says=["short", "tokens"])
 fails(2, "fit", model, "--device", "cpu", "-f", path("text"), "--tokens", "100", says=["--tokens 100"])

@@ -9,7 +9,8 @@ lowest of the others, until the head has no more than the budget; the last `wind
 
 NAME.gguf is a model; NAME.logits (all of the budget is enough) and NAME-80.logits (a budget of 80 slots) are as
 tiny.py writes them, but with the logits of the last 64 tokens only. Seeds are tried until no decision is so close
-that rounding could turn it.
+that rounding could turn it. No token comes twice: in the first layer equal tokens decide alike, and which of two
+equals goes when only one must would be up to rounding.
 """
 import pathlib
 import sys
@@ -19,17 +20,23 @@ import numpy as np
 import oracle
 import tiny
 
-N_TOKENS, N_ROWS, BLOCK, BUDGET, WINDOW, MARGIN = 300, 64, 64, 80, 24, 0.003
-SHAPE = dict(arch="llama", n_layer=2, n_embd=64, n_head=4, n_kv=2, n_ff=64, formats=["Q8_0"], embd="Q8_0", out=None)
+N_TOKENS, N_ROWS, BLOCK, BUDGET, WINDOW, MARGIN = 272, 64, 64, 80, 24, 0.003
+SHAPE = dict(n_layer=2, n_embd=64, n_head=4, n_kv=2, n_ff=64, formats=["Q8_0"], embd="Q8_0", out=None)
 RULE = dict(window=WINDOW, scale=100.0, offset=5.0)
-MODELS = {
-    "tiny-llama-dms": dict(form="separate", shift=0, **RULE),
-    "tiny-llama-dms-next": dict(form="separate", shift=1, **RULE),
+MODELS = {      # family, and metadata
+    "tiny-llama-dms": ("llama", dict(form="separate", shift=0, **RULE)),
+    "tiny-llama-dms-next": ("llama", dict(form="separate", shift=1, **RULE)),
+    "tiny-llama-dms-query": ("llama", dict(form="borrowed", shift=0, **RULE)),
+    "tiny-qwen3-dms-query": ("qwen3", dict(form="borrowed", shift=1, **RULE)),
 }
 
 
+class TooClose(Exception):
+    """A decision that rounding could turn."""
+
+
 class Model(oracle.Model):
-    """oracle.Model with decisions. `margin` is how close the closest of them was."""
+    """oracle.Model with decisions. `margin` is how close the closest of them was; TooClose when it is below MARGIN."""
 
     def __init__(self, path, budget):
         super().__init__(path)
@@ -54,6 +61,8 @@ class Model(oracle.Model):
                 self.margin = min(self.margin, (of[order[gone - 1]] - of[order[gone]]) / self.scale)
             hidden[end:, order[:gone]] = True
             live = np.setdiff1d(live, order[:gone])
+        if self.margin < MARGIN:
+            raise TooClose
         return hidden
 
     def attention_of(self, h, layer):
@@ -62,8 +71,18 @@ class Model(oracle.Model):
         q = self.mul(x, p + "attn_q.weight").reshape(n, self.n_head, d)
         k = self.mul(x, p + "attn_k.weight").reshape(n, self.n_kv, d)
         v = self.mul(x, p + "attn_v.weight").reshape(n, self.n_kv, d)
-        alpha = self.mul(self.norm(h, p + "attn_dms_norm.weight"), p + "attn_dms.weight")
-        q, k = self.rope(q, self.base), self.rope(k, self.base)
+        if self.arch == "qwen3":
+            q, k = self.norm(q, p + "attn_q_norm.weight"), self.norm(k, p + "attn_k_norm.weight")
+        if self.meta("kept.dms.form") == "separate":
+            alpha = self.mul(self.norm(h, p + "attn_dms_norm.weight"), p + "attn_dms.weight")
+            q = self.rope(q, self.base)
+        else:
+            first = slice(None, None, self.n_head // self.n_kv)        # of every KV head's query heads
+            alpha = q[:, first, -1].copy()
+            q[:, first, -1] = 0
+            q = self.rope(q, self.base)
+            q[:, first, -1] = 0
+        k = self.rope(k, self.base)
         out = np.empty((n, self.n_head, d))
         hidden = [self.hidden_by(self.scale * alpha[:, g] - self.offset) for g in range(self.n_kv)]
         for i in range(self.n_head):
@@ -91,15 +110,19 @@ def write(path, ids, n_vocab, logits):
 
 def main():
     folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
-    for first, (name, dms) in enumerate(MODELS.items()):
+    for first, (name, (arch, dms)) in enumerate(MODELS.items()):
         for seed in range(1000):
             rng = np.random.default_rng(2000 + 1000 * first + seed)
-            n_vocab = tiny.write_model(folder / f"{name}.gguf", rng, dms=dms, **SHAPE)
-            ids = rng.integers(3, n_vocab, N_TOKENS)
+            n_vocab = tiny.write_model(folder / f"{name}.gguf", rng, arch=arch, dms=dms, **SHAPE)
+            ids = rng.permutation(np.arange(3, n_vocab))[:N_TOKENS]
             runs = [Model(folder / f"{name}.gguf", budget) for budget in (N_TOKENS, BUDGET)]
-            logits = [m.logits(ids) for m in runs]
-            if min(m.margin for m in runs) > MARGIN:
+            try:
+                logits = [m.logits(ids) for m in runs]
                 break
+            except TooClose:
+                continue
+        else:
+            sys.exit(f"{name}: every seed has a decision within {MARGIN}")
         plain = oracle.Model(folder / f"{name}.gguf").logits(ids)
         write(folder / f"{name}.logits", ids, n_vocab, logits[0])
         write(folder / f"{name}-{BUDGET}.logits", ids, n_vocab, logits[1])

@@ -5,6 +5,7 @@
  *     IDS      a file of token ids; the first TOKENS are evaluated, the rest is scored with hold
  *     budget N | percent P, window N, sinks N, block N, refresh N, merge 0|1, scorer 0|2 (expected,
  *     keydiff), mode 0|1|2, kv 0|1|2, compact 0|1, chunk N, sidecar FILE, context N
+ *     budgets FILE   one for every head [layer][head], as text; comes after budget, window, sinks
  *
  * Output: budgets, kept positions and biases [layer][head], nll and the sum of logits per scored
  * token, counts.
@@ -122,6 +123,54 @@ static void print(struct run *run, uint32_t n_scored)
     printf("]}\n");
 }
 
+/* A curve with these budgets where it is asked: fractions of what is not safe, which together are
+ * the mean's. What is left of it after whole slots is spread evenly and lost to rounding again. */
+static bool read_fractions(const char *path, const struct kept_plan_params *p, uint32_t n,
+                           float *shares, float *fractions)
+{
+    FILE *file = fopen(path, "r");
+    uint32_t n_read = 0, budget;
+    double least =
+        (p->retain.sinks ? p->retain.sinks : 4) + (p->retain.protect ? p->retain.protect : 128);
+    double mean = p->retain.budget_slots, free_slots = p->context_tokens - least, sum = 0;
+    while (file && n_read < n && fscanf(file, "%u", &budget) == 1) {
+        sum += budget;
+        fractions[n_read++] = (float)budget;
+    }
+    if (file)
+        fclose(file);
+    double rest = mean - sum / n;
+    for (uint32_t i = 0; i < n; i++) {
+        fractions[i] = (float)((fractions[i] + rest - least) / free_slots);
+        fractions[n + i] = 1;
+    }
+    shares[0] = (float)((mean - least) / free_slots);
+    shares[1] = 1;
+    return n_read == n && rest > 0 && rest < 1;
+}
+
+/* Budgets of heads reach a plan through a sidecar. */
+static bool set_budgets(struct kept_plan_params *p, struct run *run, const char *path,
+                        struct kept_error *err)
+{
+    const struct kept_model_info *info = kept_model_info(run->model);
+    uint32_t n = info->n_layers * info->n_kv_head;
+    float shares[2], *fractions = calloc(2 * (size_t)n, sizeof *fractions);
+    struct kept_sidecar_params params = {
+        .n_tokens = 1, .n_shares = 2, .shares = shares, .fractions = fractions};
+    char file[512];
+    snprintf(file, sizeof file, "%s.kept", path);
+    bool ok = fractions && read_fractions(path, p, n, shares, fractions);
+    if (!ok)
+        snprintf(err->message, sizeof err->message, "%s: not %u budgets of this mean", path, n);
+    ok = ok && kept_sidecar_write(file, run->model, &params, err) == KEPT_OK &&
+         kept_sidecar_open(file, run->model, &run->sidecar, err) == KEPT_OK;
+    p->retain.sidecar = run->sidecar;
+    remove(file);
+    free(fractions);
+    return ok;
+}
+
 static bool set(struct kept_plan_params *p, struct run *run, const char *name, const char *value,
                 struct kept_error *err)
 {
@@ -134,6 +183,8 @@ static bool set(struct kept_plan_params *p, struct run *run, const char *name, c
         r->sidecar = run->sidecar;
         return true;
     }
+    if (strcmp(name, "budgets") == 0)
+        return set_budgets(p, run, value, err);
     if (strcmp(name, "percent") == 0)
         r->budget_percent = strtof(value, NULL);
     else if (strcmp(name, "merge") == 0)
@@ -208,7 +259,8 @@ int main(int argc, char **argv)
     run.n_vocab = kept_model_info(run.model)->n_vocab;
     params.context_tokens = run.n_prefix;
     uint32_t n_scored = run.n_tokens - run.n_prefix;
-    params.retain.hold_tokens = n_scored;
+    /* room enough that maintenance may wait: budgets stay as they are given */
+    params.retain.hold_tokens = n_scored > 64 ? n_scored : 64;
     for (int i = 5; i + 1 < argc; i += 2)
         if (!set(&params, &run, argv[i], argv[i + 1], &err))
             return fail(&err);

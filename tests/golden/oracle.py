@@ -1,4 +1,4 @@
-"""Independent forward pass of the model families llama and gemma3, in float64, from a GGUF file.
+"""Independent forward pass of the model families llama, gemma3 and qwen3, in float64, from a GGUF file.
 
 The `gguf` package reads and dequantises the file; every product, norm and softmax is numpy float64, so what differs
 from the program is the program's rounding. Whole sequences at once, no cache: simple, and nothing to share with the
@@ -30,7 +30,7 @@ class Model:
         reader = gguf.GGUFReader(self.path)
         self.fields = reader.fields
         self.arch = self.meta("general.architecture")
-        assert self.arch in ("llama", "gemma3"), self.arch
+        assert self.arch in ("llama", "gemma3", "qwen3"), self.arch
         assert not any(".rope.scaling." in k for k in self.fields), "RoPE scaling is not covered"
         key = lambda name, default=None: self.meta(f"{self.arch}.{name}", default)
         self.n_layer, self.n_embd = key("block_count"), key("embedding_length")
@@ -65,7 +65,7 @@ class Model:
 
     def rope(self, x, base):
         """x [n][heads][head_dim] at positions 0 to n - 1. In a llama file Q and K are stored so that neighbours
-        (2i, 2i + 1) make a pair; in a gemma3 file (i, i + head_dim / 2) do."""
+        (2i, 2i + 1) make a pair; in the other families (i, i + head_dim / 2) do."""
         half = self.head_dim // 2
         angle = np.outer(np.arange(len(x)), float(base) ** (-np.arange(half) / half))[:, None, :]
         cos, sin = np.cos(angle), np.sin(angle)
@@ -83,7 +83,7 @@ class Model:
         q = self.mul(x, p + "attn_q.weight").reshape(n, self.n_head, d)
         k = self.mul(x, p + "attn_k.weight").reshape(n, self.n_kv, d)
         v = self.mul(x, p + "attn_v.weight").reshape(n, self.n_kv, d)
-        if self.arch == "gemma3":
+        if self.arch != "llama":
             q, k = self.norm(q, p + "attn_q_norm.weight"), self.norm(k, p + "attn_k_norm.weight")
         base = 10000.0 if self.is_local(layer) else self.base
         q, k = self.rope(q, base), self.rope(k, base)

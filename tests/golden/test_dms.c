@@ -1,6 +1,7 @@
 /* Tiny models that decide themselves what of the past may go (docs/dms.md), through the whole
  * library on one backend, against the published rule in numpy (dms.py): decisions for the token
- * itself and for the one before, a budget that never binds and one that does, in several chunkings.
+ * itself and for the one before, made by tensors of their own or by an element of the queries, a
+ * budget that never binds and one that does, in several chunkings; and that the wrong shift shows.
  *
  * test_dms BACKEND FOLDER; exit code 77 where the backend has no device.
  */
@@ -117,7 +118,8 @@ static void check_slots(kept_session *session, uint32_t budget, const char *what
     check(counts.evicted > 0, what, "slots were given back");
 }
 
-static void run(const char *path, const struct golden *golden, uint32_t budget, uint32_t chunk)
+static void run(const char *path, const struct golden *golden, uint32_t budget, uint32_t chunk,
+                bool wrong)
 {
     char what[1200];
     struct kept_error err = {0};
@@ -143,8 +145,11 @@ static void run(const char *path, const struct golden *golden, uint32_t budget, 
         must(kept_session_eval(session, &eval, &err), &err, what)) {
         bool ok =
             into.n == golden->n_rows && into.kl / into.n <= KL_BOUND && into.worst <= LOGPROB_BOUND;
-        check(ok, what, "the logits of the published rule");
-        if (!ok)
+        if (wrong)
+            check(into.kl / into.n > 1000 * KL_BOUND, what, "other logits with the other shift");
+        else
+            check(ok, what, "the logits of the published rule");
+        if (!ok && !wrong)
             fprintf(stderr, "  mean KL %.3g, worst log-probability %.3g over %d rows\n",
                     into.kl / into.n, into.worst, into.n);
         check_plan(plan, what);
@@ -170,15 +175,52 @@ static void check_model(const char *folder, const char *name)
         bool ok = read_golden(logits, &golden);
         check(ok, logits, "golden data");
         for (int c = 0; ok && c < 3; c++)
-            run(path, &golden, budgets[b].budget, chunks[c]);
+            run(path, &golden, budgets[b].budget, chunks[c], false);
         free(golden.logits);
         golden.logits = NULL;
     }
 }
 
+/* Copies a model with the other shift; false when the file has none. */
+static bool copy_shifted(const char *from, const char *to)
+{
+    static const char key[] = "kept.dms.shift";
+    static unsigned char bytes[1 << 20];
+    FILE *file = fopen(from, "rb");
+    size_t n = file ? fread(bytes, 1, sizeof bytes, file) : 0, at = 0, n_key = sizeof key - 1;
+    if (file)
+        fclose(file);
+    while (at + n_key + 8 < n && memcmp(bytes + at, key, n_key) != 0)
+        at++;
+    if (at + n_key + 8 >= n)
+        return false;
+    bytes[at + n_key + 4] ^= 1; /* after the value's type */
+    file = fopen(to, "wb");
+    bool ok = file && fwrite(bytes, 1, n, file) == n;
+    return file && fclose(file) == 0 && ok;
+}
+
+/* The wrong shift must show, or whoever does not know a checkpoint's could not find out. */
+static void check_wrong_shift(const char *folder, const char *name, const char *backend)
+{
+    static struct golden golden;
+    char path[1024], logits[1024], copy[128];
+    snprintf(path, sizeof path, "%s/%s.gguf", folder, name);
+    snprintf(logits, sizeof logits, "%s/%s.logits", folder, name);
+    snprintf(copy, sizeof copy, "test_dms_%.16s.gguf", backend);
+    bool ok = read_golden(logits, &golden) && copy_shifted(path, copy);
+    check(ok, path, "a copy with the other shift");
+    if (ok)
+        run(copy, &golden, 320, 128, true);
+    free(golden.logits);
+    golden.logits = NULL;
+    remove(copy);
+}
+
 int main(int argc, char **argv)
 {
-    static const char *const names[] = {"tiny-llama-dms", "tiny-llama-dms-next"};
+    static const char *const names[] = {"tiny-llama-dms", "tiny-llama-dms-next",
+                                        "tiny-llama-dms-query", "tiny-qwen3-dms-query"};
     struct kept_device_options options = {0};
     struct kept_error err = {0};
     if (argc != 3)
@@ -189,8 +231,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "skipped: %s\n", err.message);
         return status == KEPT_E_NO_DEVICE ? SKIP : 1;
     }
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         check_model(argv[2], names[i]);
+        check_wrong_shift(argv[2], names[i], argv[1]);
+    }
     kept_device_destroy(&device);
     fprintf(stderr, "%d checks, %d failed\n", n_checks, n_failed);
     return n_failed ? 1 : 0;

@@ -1,4 +1,4 @@
-/* Tiny models of both families in every weight format, through the whole library on one backend,
+/* Tiny models of every family in every weight format, through the whole library on one backend,
  * against logits of an independent implementation (tests/golden/README.md): prefill in several
  * chunkings, decode one by one, rewind, save and load; and the plan's promises: planned = actual,
  * no allocation after commit, activations near their lower bound.
@@ -287,7 +287,7 @@ static kept_status open_device(const char *name, struct kept_error *err)
 int main(int argc, char **argv)
 {
     static const char *const names[] = {"tiny-llama-plain", "tiny-llama-legacy", "tiny-llama-k",
-                                        "tiny-gemma3"};
+                                        "tiny-gemma3", "tiny-qwen3"};
     struct kept_error err = {0};
     char session_path[128];
     if (argc != 3)

@@ -4,7 +4,7 @@
     tiny.py [DIR]        default: the folder of this script; needs pip install numpy gguf regex
 
 Each NAME.gguf is a whole model with a tokenizer, small enough to be committed. Between them they have every tensor
-format, both families, grouped heads, a head size apart from n_embd / n_head, tied and untied output, and a window
+format, every family, grouped heads, a head size apart from n_embd / n_head, tied and untied output, and a window
 much shorter than the text. NAME.logits holds little-endian int32 n_tokens, int32 n_vocab, int32 ids[n_tokens] and
 float32 logits[n_tokens][n_vocab]. Same versions of numpy and gguf, same bytes.
 """
@@ -31,6 +31,8 @@ MODELS = {
                          formats=["Q4_K", "Q5_K", "Q6_K"], embd="Q6_K", out="Q4_K"),
     "tiny-gemma3": dict(arch="gemma3", n_layer=7, n_embd=64, n_head=4, n_kv=2, n_ff=96,
                         formats=["Q5_0", "Q8_0", "F16", "Q4_1"], embd="Q8_0", out=None),
+    "tiny-qwen3": dict(arch="qwen3", n_layer=3, n_embd=64, n_head=4, n_kv=2, n_ff=96,
+                       formats=["Q8_0", "Q4_0", "F16"], embd="Q8_0", out="Q5_1"),
 }
 HEAD_DIM, WINDOW, CONTEXT = 32, 16, 512
 
@@ -70,7 +72,7 @@ WORDS = ["he", "th", "the", "in", "an", "and", "er", "on", " t", " the", " a", "
 def add_tokenizer(writer, arch):
     """Bytes, a few joined pieces and three control tokens: counts that no tile divides."""
     normal, control, byte = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL, gguf.TokenType.BYTE
-    if arch == "llama":
+    if arch != "gemma3":
         letters = tokens.byte_letters()
         spell = lambda text: "".join(letters[b] for b in text.encode())
         merges = [("h", "e"), ("t", "h"), ("th", "e"), ("i", "n"), ("a", "n"), ("an", "d"), ("e", "r"), ("o", "n"),
@@ -78,7 +80,7 @@ def add_tokenizer(writer, arch):
         names = ["<unk>", "<s>", "</s>"] + [letters[b] for b in range(256)] + [spell(a + b) for a, b in merges]
         types = [control] * 3 + [normal] * (len(names) - 3)
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("smollm")
+        writer.add_tokenizer_pre("qwen2" if arch == "qwen3" else "smollm")
         writer.add_token_merges([f"{spell(a)} {spell(b)}" for a, b in merges])
         writer.add_add_bos_token(False)
     else:
@@ -110,11 +112,11 @@ def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, e
     w.add_head_count_kv(n_kv)
     w.add_key_length(HEAD_DIM)
     w.add_value_length(HEAD_DIM)
-    w.add_rope_freq_base(1000000.0 if arch == "gemma3" else 10000.0)
-    w.add_layer_norm_rms_eps(1e-6 if arch == "gemma3" else 1e-5)
+    w.add_rope_freq_base(10000.0 if arch == "llama" else 1000000.0)
+    w.add_layer_norm_rms_eps(1e-5 if arch == "llama" else 1e-6)
     if arch == "gemma3":
         w.add_sliding_window(WINDOW)
-    else:
+    elif arch == "llama":
         w.add_rope_dimension_count(HEAD_DIM)
     if dms:
         for key, value in dms.items():
@@ -141,6 +143,7 @@ def write_model(path, rng, arch, n_layer, n_embd, n_head, n_kv, n_ff, formats, e
         if arch == "gemma3":
             for name in ("post_attention_norm", "post_ffw_norm"):
                 add_norm(w, rng, f"blk.{i}.{name}.weight", n_embd)
+        if arch != "llama":
             for name in ("attn_q_norm", "attn_k_norm"):
                 add_norm(w, rng, f"blk.{i}.{name}.weight", HEAD_DIM)
     add_norm(w, rng, "output_norm.weight", n_embd, mean=3.0)           # decided logits: errors show in the KL

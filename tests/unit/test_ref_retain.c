@@ -297,7 +297,8 @@ static void evict(struct store *st, bool merges)
 {
     uint32_t types[] = {1, st->order, D, st->type, st->type}, expected[] = {1, 0};
     uint32_t of_merge[] = {1, D, st->type}, of_move[] = {1, st->order, st->type, st->type};
-    struct kept_stats_params stats = {MAINTAIN, .n_head = GROUP, .d = D, .sinks = SINKS};
+    struct kept_stats_params stats = {MAINTAIN, .n_head = GROUP, .d = D, .sinks = SINKS,
+                                      .queries_rows = BLOCK};
     struct kept_score_params score = {MAINTAIN,           .n_head = GROUP,
                                       .n_kv = 1,          .d = D,
                                       .n_rot = D,         .rope_pairs = KEPT_ROPE_ADJACENT,

@@ -159,7 +159,8 @@ static double kl_of(const float *want, const float *got, uint32_t n)
 
 /* However the input was cut, the same blocks are maintained at the same positions. One token at a
  * time and many take other product kernels, whose rounding may turn a close decision: the sets
- * overlap nearly wholly, and the predictions hardly differ. */
+ * overlap nearly wholly, and the predictions hardly differ. A budget of whole pages leaves no room
+ * for maintenance that comes later than its block (test_delay.c). */
 static void chunks_do_not_matter(void **state)
 {
     (void)state;
@@ -171,7 +172,7 @@ static void chunks_do_not_matter(void **state)
         double kl = 0;
         uint32_t n_rows = 0;
         for (size_t c = 0; c < 4; c++) {
-            struct kept_plan_params params = bounded(512, cuts[c][0], 96);
+            struct kept_plan_params params = bounded(512, cuts[c][0], 128);
             struct run run = {0};
             open_with(&run, models[m], &params);
             if (c == 0) {

@@ -5,6 +5,8 @@
  * attention that each token of each head received gives every head its share (kept_sidecar_curve).
  * The first tokens and the last ones of a piece are left out: they are never evicted.
  *
+ * With --gate the first reading also fits a gate (fit_gate.c).
+ *
  * The sidecar is written as soon as the budgets are known; then settings are measured with it on
  * text that was not fitted on, and it is written again with the reports.
  */
@@ -16,6 +18,7 @@
 #include "engine.h"
 #include "eval_kl.h"
 #include "eval_text.h"
+#include "fit_gate.h"
 #include "json_out.h"
 #include "past.h"
 #include "sidecar_out.h"
@@ -46,6 +49,7 @@ struct fit {
     float *scores; /* [n_layers][n_kv][n_pieces * kept_tokens] */
     float shares[KEPT_CURVE_SHARES];
     float *fractions;
+    struct cli_gate_fit *gate; /* NULL: none is asked for */
     uint64_t model_hash;
     struct kept_sidecar_report_info reports[MAX_REPORT];
     uint32_t n_reports;
@@ -84,6 +88,9 @@ static kept_status check_texts(struct fit *fit, struct kept_error *err)
     fit->n_tokens = settings->n_tokens ? settings->n_tokens : DEFAULT_TOKENS;
     fit->n_pieces = settings->n_pieces ? settings->n_pieces : DEFAULT_PIECES;
     fit->n_pieces = fit->n_pieces > n_texts ? fit->n_pieces : n_texts;
+    if (fit->settings.gate && fit->n_tokens < CLI_GATE_LEAST_TOKENS)
+        return cli_fail(err, KEPT_E_ARGUMENT, "--tokens %u: with --gate a piece has %u or more",
+                        fit->n_tokens, CLI_GATE_LEAST_TOKENS);
     if (fit->n_tokens < LEAST_TOKENS)
         return cli_fail(err, KEPT_E_ARGUMENT, "--tokens %u: a piece has %u tokens or more",
                         fit->n_tokens, LEAST_TOKENS);
@@ -148,13 +155,17 @@ static kept_status read_piece(struct fit *fit, float *peaks, struct kept_error *
     if (status == KEPT_OK)
         status = kept_session_rewind(fit->engine.session, 0, err);
     fit->second = false;
-    if (status == KEPT_OK)
+    if (status == KEPT_OK && fit->gate)
+        status = cli_gate_read(fit->gate, first.ids, progress, fit, err);
+    else if (status == KEPT_OK)
         status = read_once(fit, first.ids, err);
     fit->second = true;
     if (status == KEPT_OK)
         status = read_once(fit, tokens, err);
     for (uint32_t l = 0; l < n_layers && status == KEPT_OK; l++)
         status = take_layer(fit, l, peaks, err);
+    if (status == KEPT_OK && fit->gate)
+        status = cli_gate_add(fit->gate, fit->piece + 1 == fit->n_pieces, err);
     cli_tokens_finish(&first);
     return status;
 }
@@ -166,6 +177,7 @@ static kept_status read_twice(struct fit *fit, struct kept_error *err)
     struct kept_plan_params params = cli_engine_params(&fit->engine, 2 * fit->n_tokens, 0);
     struct kept_session_stats stats;
     params.calibrate_tokens = fit->n_tokens;
+    params.calibrate_after = fit->settings.gate ? SKIPPED_LAST : 0;
     params.k_type = params.v_type = KEPT_SLOT_F16;
     fit->scores = calloc(n_scores, sizeof *fit->scores);
     fit->fractions = calloc(n_heads(fit) * KEPT_CURVE_SHARES, sizeof *fit->fractions);
@@ -177,8 +189,13 @@ static kept_status read_twice(struct fit *fit, struct kept_error *err)
         status = cli_engine_replan(&fit->engine, &params, err);
     if (status == KEPT_OK)
         status = cli_engine_load(&fit->engine, err);
+    if (status == KEPT_OK && fit->settings.gate)
+        status = cli_gate_begin(&fit->engine, fit->n_tokens, SKIPPED_FIRST, SKIPPED_LAST,
+                                &fit->gate, err);
     for (fit->piece = 0; fit->piece < fit->n_pieces && status == KEPT_OK; fit->piece++)
         status = read_piece(fit, peaks, err);
+    if (status == KEPT_OK && fit->gate)
+        status = cli_gate_solve(fit->gate, err);
     cli_progress_end();
     free(peaks);
     if (status != KEPT_OK)
@@ -196,6 +213,8 @@ static kept_status write_sidecar(struct fit *fit, struct kept_error *err)
                                          .n_shares = KEPT_CURVE_SHARES,
                                          .shares = fit->shares,
                                          .fractions = fit->fractions,
+                                         .gate = fit->gate ? cli_gate_weights(fit->gate) : NULL,
+                                         .gate_bias = fit->gate ? cli_gate_biases(fit->gate) : NULL,
                                          .n_reports = fit->n_reports,
                                          .reports = fit->reports};
     return kept_sidecar_write(fit->path, fit->engine.model, &params, err);
@@ -322,6 +341,34 @@ static kept_status run(struct fit *fit, struct kept_error *err)
     return status;
 }
 
+static json_t *correlations_json(const struct fit *fit)
+{
+    json_t *list = json_array();
+    double value;
+    for (uint32_t l = 0; l < kept_model_info(fit->engine.model)->n_layers; l++)
+        json_array_append_new(list, cli_gate_correlation(fit->gate, l, &value) ? json_real(value)
+                                                                               : json_null());
+    return list;
+}
+
+/* Nothing where no piece was left to predict. */
+static void print_correlations(const struct fit *fit)
+{
+    double value, sum = 0;
+    uint32_t n = 0;
+    for (uint32_t l = 0; l < kept_model_info(fit->engine.model)->n_layers; l++) {
+        if (!cli_gate_correlation(fit->gate, l, &value))
+            continue;
+        if (n == 0)
+            puts("\nHow well the gate of the other pieces predicts the last one (correlation):");
+        sum += value;
+        printf("%s  layer %-3u %5.3f", n > 0 && n % 5 == 0 ? "\n" : "", l, value);
+        n++;
+    }
+    if (n > 0)
+        printf("\n  mean %.3f\n", sum / n);
+}
+
 static kept_status say(const struct fit *fit, struct kept_error *err)
 {
     kept_sidecar *sidecar;
@@ -335,10 +382,14 @@ static kept_status say(const struct fit *fit, struct kept_error *err)
             json_object_set_new(object, "device", json_string(fit->engine.profile.id));
             json_object_set_new(object, "fit_s", json_real((double)fit->fit_ns / 1e9));
             json_object_set_new(object, "total_s", json_real(seconds));
+            if (fit->gate)
+                json_object_set_new(object, "gate_correlation", correlations_json(fit));
         }
         cli_json_print(object, false);
     } else {
         cli_sidecar_print(fit->path, sidecar);
+        if (fit->gate)
+            print_correlations(fit);
         printf("\nwritten to %s after %.0f s\n", fit->path, seconds);
     }
     kept_sidecar_close(&sidecar);
@@ -362,6 +413,7 @@ enum cli_exit cli_fit(const struct cli_settings *settings)
     free(fit.path);
     free(fit.scores);
     free(fit.fractions);
+    cli_gate_finish(&fit.gate);
     cli_engine_finish(&fit.engine);
     return code;
 }

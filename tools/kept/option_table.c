@@ -121,6 +121,8 @@ const struct cli_option cli_option_table[] = {
       .low = 1, .high = 1 << 24 },
     { "pieces", 0, CLI_COUNT, CLI_FIT, AT(n_pieces), "P", "pieces of text (3)", .low = 1,
       .high = 64 },
+    { "gate", 0, CLI_FLAG, CLI_FIT, AT(gate), NULL,
+      "fit a gate too, for --scorer gate (pieces of 512 tokens or more)" },
     { "places", 0, CLI_COUNT, CLI_FIT, AT(n_places), "P",
       "measure at P places of the rest of the text (2)", .low = 1, .high = 64 },
     { "no-reports", 0, CLI_FLAG, CLI_FIT, AT(no_reports), NULL, "do not measure what it costs" },

@@ -160,7 +160,8 @@ static void move_item(void *user, uint32_t item, uint32_t i_thread)
         return;
     for (uint32_t i = 0; i < m.fills; i++)
         move_slot(call, keys, &m.head, m.from[i], m.to[i]);
-    for (uint32_t s = m.c > m.m ? m.c : m.m; s < m.count; s++)
+    uint32_t end = ref_with_after(&job->block, m.count, m.head.cap);
+    for (uint32_t s = m.c > m.m ? m.c : m.m; s < end; s++)
         move_slot(call, keys, &m.head, s, s - m.m);
 }
 
@@ -210,7 +211,8 @@ static void rotate_item(void *user, uint32_t item, uint32_t i_thread)
         fast_moves_of(call->bind[3], call->bind[4], h, p->total, job->block.block);
     const uint32_t *z = (const uint32_t *)call->bind[5] + (size_t)h * p->z_head_stride;
     int32_t *pos = (int32_t *)call->bind[1] + m.head.first;
-    uint32_t n = ref_min(ref_min(m.head.base, m.head.cap), p->z_stride);
+    uint32_t n = ref_with_after(&job->block, ref_min(m.head.base, m.head.cap), m.head.cap);
+    n = ref_min(n, p->z_stride);
     bool turns = m.rotate || call->keys[KEPT_KEY_ROTATE_ALWAYS] == 1;
     for (uint32_t s = first; turns && s < n && s < first + ROTATE_SLOTS; s++) {
         int64_t delta = (int64_t)(int32_t)z[s] - pos[s];

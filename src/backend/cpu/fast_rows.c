@@ -159,9 +159,12 @@ static void norm_head(const struct slot *s, const float *w, float *v)
         vf_store(v + i, vf_mul(vf_mul(vf_load(v + i), f), vf_load(w + i)));
 }
 
-static void turn_head(const struct slot *s, float *v)
+static void turn_head(const struct slot *s, float *v, bool borrowed)
 {
+    float *last = v + s->p->d - 1;
+    *last = borrowed ? 0 : *last;
     fast_turn(&s->rope, s->turn, v);
+    *last = borrowed ? 0 : *last;
     if (s->call->keys[KEPT_KEY_SLOT_KT] != KEPT_FMT_F16)
         fast_hadamard(v, s->p->d);
 }
@@ -176,7 +179,7 @@ static void write_q(const struct slot *s, uint32_t h)
         size_t row = (uint32_t)s->position % p->queries_rows;
         memcpy((float *)s->call->bind[9] + (row * p->n_head + h) * p->d, v, p->d * sizeof *v);
     }
-    turn_head(s, v);
+    turn_head(s, v, p->borrowed != 0 && h % (p->n_head / p->n_kv) == 0);
     for (uint32_t i = 0; i < p->d; i += 16)
         vf_store(s->qkv + (size_t)h * p->d + i, vf_mul(vf_load(v + i), vf_set(p->q_scale)));
 }
@@ -189,7 +192,7 @@ static void write_kv(const struct slot *s)
     uint32_t words[FAST_SLOT_WORDS];
     load_head(s, p->n_head + s->kv_head, v);
     norm_head(s, (const float *)s->call->bind[4], v);
-    turn_head(s, v);
+    turn_head(s, v, false);
     fast_pack(kt, v, p->d, words);
     fast_store_k(kt, p->d, (uint32_t *)s->call->bind[5], s->at, words);
     load_head(s, p->n_head + p->n_kv + s->kv_head, v);

@@ -33,7 +33,16 @@ struct peak_pass {
     uint32_t n;
     const float *q[PEAK_COLUMNS];
     float lse[PEAK_COLUMNS];
+    uint32_t end[PEAK_COLUMNS]; /* SUM: slots below count */
 };
+
+/* SUM: the slots of which the row's attention counts are those below. */
+static uint32_t sum_end(const struct kept_host_call *call, size_t row)
+{
+    const struct kept_peak_params *p = call->params;
+    uint32_t at = ((const uint32_t *)call->bind[4])[KEPT_STEP_TOKENS + p->chunk + row];
+    return at > p->after && at < p->n_slots ? at - p->after : 0;
+}
 
 /* Fills the pass from column `at` on; returns where the next one begins. */
 static uint32_t peak_columns(const struct kept_host_call *call, uint32_t kv, uint32_t at,
@@ -44,16 +53,31 @@ static uint32_t peak_columns(const struct kept_host_call *call, uint32_t kv, uin
     for (pass->n = 0; at < end && pass->n < PEAK_COLUMNS; at++) {
         size_t row = p->row_first + at / group, head = kv * group + at % group;
         const float *part = (const float *)call->bind[2] + (row * p->n_head + head) * (p->d + 4);
-        if (!(part[1] > 0))
+        uint32_t end_slot = call->keys[KEPT_KEY_PEAK_SUM] != 0 ? sum_end(call, row) : 1;
+        if (!(part[1] > 0) || end_slot == 0)
             continue;
+        pass->end[pass->n] = end_slot;
         pass->q[pass->n] = (const float *)call->bind[0] + row * p->q_stride + head * p->d;
         pass->lse[pass->n++] = part[0] + logf(part[1]);
     }
     for (uint32_t i = pass->n; pass->n > 0 && i < PEAK_COLUMNS; i++) { /* repeat the last one */
         pass->q[i] = pass->q[pass->n - 1];
         pass->lse[i] = pass->lse[pass->n - 1];
+        pass->end[i] = 0;
     }
     return at;
+}
+
+/* What the columns of a pass attend to 16 slots, from slot s on. */
+static vf peak_sum(const struct peak_pass *pass, const vf *score, uint32_t s)
+{
+    vf sum = vf_set(0);
+    for (int i = 0; i < PEAK_COLUMNS; i++) {
+        vf w = vf_exp(vf_min(vf_set(0), vf_sub(score[i], vf_set(pass->lse[i]))));
+        vm counts = vm_lt(vi_add(vi_iota(), vi_set(s)), vi_set(pass->end[i]));
+        sum = vf_add(sum, vf_select(counts, w, vf_set(0)));
+    }
+    return sum;
 }
 
 static void peak_item(void *user, uint32_t item, uint32_t i_thread)
@@ -75,8 +99,11 @@ static void peak_item(void *user, uint32_t item, uint32_t i_thread)
             vf score[PEAK_COLUMNS], best = vf_load(peak + s);
             fast_dots(KEPT_FMT_F16, PEAK_COLUMNS, pass.q, tile + (size_t)((first + s) / 16) * words,
                       p->d, score);
-            for (int i = 0; i < PEAK_COLUMNS; i++)
-                best = vf_max(vf_sub(score[i], vf_set(pass.lse[i])), best);
+            if (call->keys[KEPT_KEY_PEAK_SUM] != 0)
+                best = vf_add(best, peak_sum(&pass, score, first + s));
+            else
+                for (int i = 0; i < PEAK_COLUMNS; i++)
+                    best = vf_max(vf_sub(score[i], vf_set(pass.lse[i])), best);
             vf_store(peak + s, best);
         }
     }
@@ -98,9 +125,16 @@ void CPU_NAME(attn_peak)(const struct kept_host_call *call, struct kept_pool *po
 struct stats_job {
     const struct kept_host_call *call;
     uint32_t d;
-    uint32_t first, end; /* rows of the block that count */
-    size_t q_stride;     /* between rows of queries */
+    uint32_t first, end;  /* rows of the block that count */
+    uint32_t start, rows; /* the row of queries that row 0 of the block is in; all of the ring */
+    size_t q_stride;      /* between rows of queries */
 };
+
+static size_t query_row(const struct stats_job *job, uint32_t r)
+{
+    uint32_t row = job->start + r;
+    return (row < job->rows ? row : row - job->rows) * job->q_stride;
+}
 
 /* Rows i … i + 3, columns j … j + 31 of the products. */
 static void stats_tile(const struct stats_job *job, const float *q, float *to, uint32_t i,
@@ -112,7 +146,7 @@ static void stats_tile(const struct stats_job *job, const float *q, float *to, u
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             sum[a][b] = vf_load(to + (size_t)(i + a) * d + j + 16 * b);
     for (uint32_t r = job->first; r < job->end; r++) {
-        const float *row = q + r * job->q_stride;
+        const float *row = q + query_row(job, r);
         vf x[STATS_COLUMNS];
         for (uint32_t b = 0; b < STATS_COLUMNS; b++)
             x[b] = vf_load(row + j + 16 * b);
@@ -140,7 +174,7 @@ static void stats_item(void *user, uint32_t item, uint32_t i_thread)
     float *sums = stats + (size_t)d * d + first;
     vf sum = vf_load(sums);
     for (uint32_t r = job->first; r < job->end; r++)
-        sum = vf_add(sum, vf_load(q + r * job->q_stride + first));
+        sum = vf_add(sum, vf_load(q + query_row(job, r) + first));
     vf_store(sums, sum);
 }
 
@@ -154,6 +188,8 @@ void CPU_NAME(q_stats)(const struct kept_host_call *call, struct kept_pool *pool
     int64_t begin = b.end - b.block;
     job.first = begin >= p->sinks ? 0 : ref_min((uint32_t)(p->sinks - begin), b.block);
     job.end = b.block;
+    job.start = ref_query_row(&b, 0, p->queries_rows);
+    job.rows = p->queries_rows;
     kept_pool_run(pool, p->n_head * (p->d / 16), stats_item, &job);
 }
 

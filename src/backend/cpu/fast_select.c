@@ -315,7 +315,8 @@ static void renumber_item(void *user, uint32_t item, uint32_t i_thread)
     const uint32_t *moves =
         (const uint32_t *)call->bind[2] + (size_t)h * KEPT_MOVES_STRIDE(job->block.block);
     struct ref_head head = fast_head_at((const uint32_t *)call->bind[1], h, p->total);
-    uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
+    uint32_t n = ref_with_after(&job->block, ref_min(head.base, head.cap), head.cap);
+    n = ref_min(n, p->z_stride);
     uint32_t *z = (uint32_t *)call->bind[3] + (size_t)h * p->z_head_stride;
     const int32_t *pos = (const int32_t *)call->bind[0] + head.first;
     bool always = call->keys[KEPT_KEY_RENUMBER_ALWAYS] == 1;

@@ -16,6 +16,7 @@
 static const struct kept_arch families[] = {
     {"llama", kept_arch_llama},
     {"gemma3", kept_arch_gemma3},
+    {"qwen3", kept_arch_qwen3},
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 
@@ -76,6 +77,28 @@ double kept_arch_f64_or(struct kept_arch_reader *in, const char *key, double fal
     if (in->status == KEPT_OK && kept_gguf_f64(in->gguf, name, &value) && !isfinite(value))
         kept_arch_fail(in, KEPT_E_FORMAT, "'%s' is not a finite number", name);
     return in->status == KEPT_OK ? value : fallback;
+}
+
+bool kept_arch_is(const struct kept_text *text, const char *word)
+{
+    return text->n_bytes == strlen(word) && memcmp(text->bytes, word, text->n_bytes) == 0;
+}
+
+double kept_arch_rope_scale(struct kept_arch_reader *in)
+{
+    char name[MAX_NAME];
+    struct kept_text type;
+    double factor = kept_arch_f64_or(in, "rope.scaling.factor", 0.0);
+    family_key(in, "rope.scaling.type", name);
+    if (kept_gguf_text(in->gguf, name, &type)) {
+        if (kept_arch_is(&type, "none"))
+            return 1.0;
+        if (!kept_arch_is(&type, "linear"))
+            kept_arch_fail(in, KEPT_E_UNSUPPORTED,
+                           "'%s' is '%.*s'; 'linear' and 'none' are supported", name,
+                           (int)(type.n_bytes < 64 ? type.n_bytes : 64), type.bytes);
+    }
+    return factor > 0.0 ? 1.0 / factor : 1.0;
 }
 
 static void check_tensor(struct kept_arch_reader *in, const struct kept_gguf_tensor *tensor,
@@ -256,8 +279,7 @@ kept_status kept_shape_read(const struct kept_gguf *gguf, struct kept_arena *are
     if (!kept_gguf_text(gguf, "general.architecture", &name))
         return kept_fail(err, KEPT_E_FORMAT, "the file has no string 'general.architecture'");
     for (size_t i = 0; i < N_FAMILIES; i++) {
-        if (strlen(families[i].name) != name.n_bytes ||
-            memcmp(families[i].name, name.bytes, name.n_bytes) != 0)
+        if (!kept_arch_is(&name, families[i].name))
             continue;
         struct kept_arch_reader in = {gguf, families[i].name, arena, err, KEPT_OK};
         shape.family = families[i].name;

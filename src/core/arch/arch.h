@@ -22,6 +22,10 @@ uint32_t kept_arch_need_u32(struct kept_arch_reader *in, const char *key, uint32
                             uint32_t high);
 uint32_t kept_arch_u32_or(struct kept_arch_reader *in, const char *key, uint32_t fallback);
 double kept_arch_f64_or(struct kept_arch_reader *in, const char *key, double fallback);
+/* What positions are multiplied by: of rope.scaling.*; fails unless its type is linear or none. */
+double kept_arch_rope_scale(struct kept_arch_reader *in);
+
+bool kept_arch_is(const struct kept_text *text, const char *word);
 
 /* Tensors: "blk.<layer>.<part>" (layer < 0: "<part>"), with dims [k] or [k][rows]; rows 0: one
  * dimension. _need fails when it is absent, both fail when the shape differs or the format is not
@@ -50,5 +54,6 @@ struct kept_arch {
 /* One file each; the table is in arch.c. */
 void kept_arch_llama(struct kept_arch_reader *in, struct kept_shape *out);
 void kept_arch_gemma3(struct kept_arch_reader *in, struct kept_shape *out);
+void kept_arch_qwen3(struct kept_arch_reader *in, struct kept_shape *out);
 
 #endif

@@ -3,7 +3,9 @@
  *
  * Keys, apart from the family's own: kept.dms.form, .window, .scale, .offset, .shift. Form
  * "separate": alpha = attn_dms.weight * RMSNorm(x; attn_dms_norm.weight), x the residual stream
- * that enters the attention block (docs/dms.md).
+ * that enters the attention block. Form "borrowed": alpha = the last element of the first query
+ * head of each KV head, with bias and norm, before RoPE; that element takes no part in attention
+ * (docs/dms.md).
  */
 #include <math.h>
 #include <string.h>
@@ -12,11 +14,6 @@
 
 #define MAX_WINDOW (1u << 20)
 
-static bool is_text(const struct kept_text *text, const char *word)
-{
-    return text->n_bytes == strlen(word) && memcmp(text->bytes, word, text->n_bytes) == 0;
-}
-
 static enum kept_dms_form form_of(struct kept_arch_reader *in)
 {
     struct kept_text text;
@@ -24,10 +21,13 @@ static enum kept_dms_form form_of(struct kept_arch_reader *in)
         return KEPT_DMS_NONE;
     if (!kept_gguf_text(in->gguf, "kept.dms.form", &text))
         kept_arch_fail(in, KEPT_E_FORMAT, "'kept.dms.form' is not a string");
-    else if (is_text(&text, "separate"))
+    else if (kept_arch_is(&text, "separate"))
         return KEPT_DMS_SEPARATE;
+    else if (kept_arch_is(&text, "borrowed"))
+        return KEPT_DMS_BORROWED;
     else
-        kept_arch_fail(in, KEPT_E_UNSUPPORTED, "'kept.dms.form' is '%.*s'; 'separate' is supported",
+        kept_arch_fail(in, KEPT_E_UNSUPPORTED,
+                       "'kept.dms.form' is '%.*s'; 'separate' and 'borrowed' are supported",
                        (int)(text.n_bytes < 64 ? text.n_bytes : 64), text.bytes);
     return KEPT_DMS_NONE;
 }
@@ -61,7 +61,8 @@ void kept_arch_read_dms(struct kept_arch_reader *in, struct kept_shape *out)
     dms->shift = whole(in, "kept.dms.shift", 0, 1);
     dms->scale = real_or(in, "kept.dms.scale", 100);
     dms->offset = real_or(in, "kept.dms.offset", 5);
-    for (uint32_t i = 0; i < out->n_layers && in->status == KEPT_OK; i++) {
+    bool separate = dms->form == KEPT_DMS_SEPARATE;
+    for (uint32_t i = 0; separate && i < out->n_layers && in->status == KEPT_OK; i++) {
         struct kept_layer *layer = &out->layers[i];
         layer->dms = kept_arch_need(in, (int)i, "attn_dms.weight", out->n_embd, layer->n_kv);
         layer->dms_norm = kept_arch_need(in, (int)i, "attn_dms_norm.weight", out->n_embd, 0);

@@ -20,7 +20,6 @@ void kept_arch_gemma3(struct kept_arch_reader *in, struct kept_shape *out)
     if (in->status != KEPT_OK)
         return;
     uint32_t window = kept_arch_need_u32(in, "attention.sliding_window", 1, 1u << 24);
-    double factor = kept_arch_f64_or(in, "rope.scaling.factor", 0.0);
     out->embed_scale = (float)sqrt((double)out->n_embd);
     out->logit_softcap = (float)kept_arch_f64_or(in, "final_logit_softcapping", 0.0);
     out->n_ropes = 2;
@@ -28,7 +27,7 @@ void kept_arch_gemma3(struct kept_arch_reader *in, struct kept_shape *out)
         .n_rot = out->layers[0].d,
         .pairs = KEPT_ROPE_HALVES,
         .base = kept_arch_f64_or(in, "rope.freq_base", 1000000.0),
-        .scale = factor > 0.0 ? 1.0 / factor : 1.0,
+        .scale = kept_arch_rope_scale(in),
     };
     out->ropes[ROPE_LOCAL] = (struct kept_rope){
         .n_rot = out->layers[0].d,

@@ -17,8 +17,7 @@ void kept_arch_llama(struct kept_arch_reader *in, struct kept_shape *out)
     rope->pairs = KEPT_ROPE_ADJACENT;
     rope->n_rot = kept_arch_u32_or(in, "rope.dimension_count", out->layers[0].d);
     rope->base = kept_arch_f64_or(in, "rope.freq_base", 10000.0);
-    double factor = kept_arch_f64_or(in, "rope.scaling.factor", 0.0);
-    rope->scale = factor > 0.0 ? 1.0 / factor : 1.0;
+    rope->scale = kept_arch_rope_scale(in);
     kept_arch_read_dms(in, out);
     rope->factors = kept_arch_find(in, -1, "rope_freqs.weight", rope->n_rot / 2, 0);
 }

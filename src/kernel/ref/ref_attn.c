@@ -241,6 +241,26 @@ static double peak_of(const struct kept_host_call *call, const double *k, uint32
     return peak;
 }
 
+/* What the group's heads in live rows behind slot s, but not behind the last slot, attend to it. */
+static double sum_of(const struct kept_host_call *call, const double *k, uint32_t kv, uint32_t s,
+                     uint32_t live)
+{
+    const struct kept_peak_params *p = call->params;
+    const uint32_t *positions =
+        (const uint32_t *)call->bind[4] + KEPT_STEP_TOKENS + p->chunk + p->row_first;
+    uint32_t group = p->n_head / p->n_kv;
+    double sum = 0;
+    for (uint32_t i = 0; i < live * group; i++) {
+        uint32_t at = positions[i / group];
+        size_t row = p->row_first + i / group, head = kv * group + i % group;
+        const float *part = (const float *)call->bind[2] + (row * p->n_head + head) * (p->d + 4);
+        const float *q = (const float *)call->bind[0] + row * p->q_stride + head * p->d;
+        if (at > s + p->after && at < p->n_slots && part[1] > 0)
+            sum += exp(fmin(0, dot(q, k, p->d) - (part[0] + log(part[1]))));
+    }
+    return sum;
+}
+
 void ref_attn_peak(const struct kept_host_call *call)
 {
     const struct kept_peak_params *p = call->params;
@@ -254,6 +274,10 @@ void ref_attn_peak(const struct kept_host_call *call)
         double k[KEPT_MAX_HEAD_DIM];
         uint32_t kv = i / p->n_slots;
         ref_slot_load(&slots, (uint64_t)kv * p->cap + i % p->n_slots, k);
+        if (call->keys[KEPT_KEY_PEAK_SUM] != 0) {
+            peak[i] = (float)(peak[i] + sum_of(call, k, kv, i % p->n_slots, live));
+            continue;
+        }
         double best = peak_of(call, k, kv, live);
         if (best > peak[i])
             peak[i] = (float)best;

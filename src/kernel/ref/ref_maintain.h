@@ -10,7 +10,8 @@
 /* A call's block of tokens, positions end - block … end - 1. */
 struct ref_block {
     uint32_t block;
-    int64_t end; /* E */
+    int64_t end;    /* E */
+    uint32_t after; /* tokens stored behind it, as the step buffer says */
 };
 
 /* False when not all rows of the block are live: the call does nothing. params begins with rows_at,
@@ -20,6 +21,7 @@ static inline bool ref_block_of(const void *params, const uint32_t *step, struct
     const uint32_t *p = params;
     b->block = p[2];
     b->end = (int64_t)step[KEPT_STEP_BASE] + p[1] + p[2];
+    b->after = step[KEPT_STEP_AFTER];
     return p[2] != 0 && p[2] <= KEPT_MAX_BLOCK && kept_live_rows(params, step) == p[2];
 }
 
@@ -27,6 +29,18 @@ static inline bool ref_block_of(const void *params, const uint32_t *step, struct
 static inline uint32_t ref_min(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
+}
+
+/* n slots, at most CAP, and those of the tokens after the block. */
+static inline uint32_t ref_with_after(const struct ref_block *b, uint32_t n, uint32_t cap)
+{
+    return n + ref_min(b->after, cap - n);
+}
+
+/* Row r of the block in a ring of query rows that begins at position 0. */
+static inline uint32_t ref_query_row(const struct ref_block *b, uint32_t r, uint32_t queries_rows)
+{
+    return (uint32_t)((b->end - b->block + r) % queries_rows);
 }
 
 /* First slot that expected attention scores at E: 0 when it scores all. */

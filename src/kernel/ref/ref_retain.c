@@ -217,7 +217,8 @@ void ref_slot_move(const struct kept_host_call *call)
         struct moves m = moves_of(call->bind[4], call->bind[5], h, p->total, b.block);
         for (uint32_t i = 0; m.m > 0 && i < m.fills; i++)
             move_slot(&st, &m.head, m.from[i], m.to[i]);
-        for (uint32_t s = m.c; m.m > 0 && s < m.count; s++)
+        uint32_t end = ref_with_after(&b, m.count, m.head.cap);
+        for (uint32_t s = m.c; m.m > 0 && s < end; s++)
             if (s >= m.m)
                 move_slot(&st, &m.head, s, s - m.m);
     }
@@ -258,7 +259,8 @@ void ref_slot_rotate(const struct kept_host_call *call)
         struct moves m = moves_of(call->bind[3], call->bind[4], h, p->total, b.block);
         const uint32_t *z = (const uint32_t *)call->bind[5] + (uint64_t)h * p->z_head_stride;
         int32_t *pos = (int32_t *)call->bind[1] + m.head.first;
-        uint32_t n = ref_min(ref_min(m.head.base, m.head.cap), p->z_stride);
+        uint32_t n = ref_with_after(&b, ref_min(m.head.base, m.head.cap), m.head.cap);
+        n = ref_min(n, p->z_stride);
         bool turns = m.rotate || call->keys[KEPT_KEY_ROTATE_ALWAYS] == 1;
         for (uint32_t s = 0; turns && s < n; s++) {
             int64_t delta = (int64_t)(int32_t)z[s] - pos[s];

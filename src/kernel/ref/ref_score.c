@@ -23,7 +23,9 @@ void ref_q_stats(const struct kept_host_call *call)
             for (uint32_t j = 0; j < d; j++) {
                 double sum = stats[i * d + j];
                 for (uint32_t r = first; r < b.block; r++) {
-                    const float *q = queries + ((uint64_t)r * p->n_head + h) * d;
+                    const float *q =
+                        queries +
+                        ((uint64_t)ref_query_row(&b, r, p->queries_rows) * p->n_head + h) * d;
                     sum += i == d ? q[j] : (double)q[i] * q[j];
                 }
                 stats[i * d + j] = (float)sum;

@@ -234,7 +234,8 @@ void ref_slot_renumber(const struct kept_host_call *call)
         const uint32_t *moves =
             (const uint32_t *)call->bind[2] + (uint64_t)h * KEPT_MOVES_STRIDE(b.block);
         struct ref_head head = ref_head_at((const uint32_t *)call->bind[1], h, p->total);
-        uint32_t n = ref_min(ref_min(head.base, head.cap), p->z_stride);
+        uint32_t n = ref_with_after(&b, ref_min(head.base, head.cap), head.cap);
+        n = ref_min(n, p->z_stride);
         uint32_t *z = (uint32_t *)call->bind[3] + (uint64_t)h * p->z_head_stride;
         const int32_t *pos = meta + head.first;
         if (call->keys[KEPT_KEY_RENUMBER_ALWAYS] == 1) {

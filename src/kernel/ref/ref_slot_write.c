@@ -71,7 +71,10 @@ static void write_q(const struct slot_write *s, uint32_t h)
         for (uint32_t i = 0; i < p->d; i++)
             to[i] = (float)v[i];
     }
+    bool borrowed = p->borrowed != 0 && h % (p->n_head / p->n_kv) == 0;
+    v[p->d - 1] = borrowed ? 0 : v[p->d - 1];
     ref_rope_turn(&s->rope, s->turn, v);
+    v[p->d - 1] = borrowed ? 0 : v[p->d - 1];
     if (s->k.type != KEPT_FMT_F16)
         ref_hadamard(v, p->d);
     for (uint32_t i = 0; i < p->d; i++)
