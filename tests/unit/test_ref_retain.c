@@ -296,6 +296,7 @@ static void call(kept_reference_fn fn, const uint32_t *keys, const void *params,
 static void evict(struct store *st, bool merges)
 {
     uint32_t types[] = {1, st->order, D, st->type, st->type}, expected[] = {1, 0};
+    uint32_t of_order[] = {1, 0}, of_turn[] = {1, st->order, D, st->type, 0};
     uint32_t of_merge[] = {1, D, st->type}, of_move[] = {1, st->order, st->type, st->type};
     struct kept_stats_params stats = {MAINTAIN, .n_head = GROUP, .d = D, .sinks = SINKS,
                                       .queries_rows = BLOCK};
@@ -307,8 +308,9 @@ static void evict(struct store *st, bool merges)
                                       .sinks = SINKS,     .window = WINDOW,
                                       .refresh = BLOCK,   .q_scale = 1 / sqrtf(D)};
     struct kept_select_params select = {
-        MAINTAIN,        .n_head = GROUP, .n_kv = 1,        .d = D,           .total = TOTAL,
-        .z_stride = CAP, .sinks = SINKS,  .window = WINDOW, .refresh = BLOCK, .limit = st->limit};
+        MAINTAIN,         .n_head = GROUP,    .n_kv = 1,      .d = D,
+        .total = TOTAL,   .z_stride = CAP,    .sinks = SINKS, .window = WINDOW,
+        .refresh = BLOCK, .limit = st->limit, .keep = 1};
     struct kept_merge_slots_params merge = {MAINTAIN, .n_kv = 1, .d = D, .total = TOTAL,
                                             .n_splits = N_SPLITS};
     struct kept_move_params move = {MAINTAIN, .n_kv = 1, .d = D, .total = TOTAL, .meta_planes = 2};
@@ -334,9 +336,9 @@ static void evict(struct store *st, bool merges)
     }
     call(ref_slot_move, of_move, &move,
          (void *[]){st->k, st->v, st->meta, st->scores, st->heads, st->moves, st->step}, 7);
-    call(ref_slot_renumber, types, &turn,
+    call(ref_slot_renumber, of_order, &turn,
          (void *[]){st->meta, st->heads, st->moves, st->z, st->step}, 5);
-    call(ref_slot_rotate, types, &turn,
+    call(ref_slot_rotate, of_turn, &turn,
          (void *[]){st->k, st->meta, st->table, st->heads, st->moves, st->z, st->step}, 7);
 }
 

@@ -97,6 +97,17 @@ static void keys_are_where_their_names_are(void **state)
         {KEPT_KERNEL_SLOT_ROTATE, "ORDER", KEPT_KEY_ORDER},
         {KEPT_KERNEL_SLOT_ROTATE, "D", KEPT_KEY_SCORE_D},
         {KEPT_KERNEL_SLOT_ROTATE, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_SLOT_ROTATE, "ALWAYS", KEPT_KEY_ROTATE_ALWAYS},
+        {KEPT_KERNEL_SLOT_RENUMBER, "ALWAYS", KEPT_KEY_RENUMBER_ALWAYS},
+        {KEPT_KERNEL_ASSOC_RAW, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_ASSOC_RAW, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_ASSOC_RAW, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_ASSOC_MATCH, "D", KEPT_KEY_MATCH_D},
+        {KEPT_KERNEL_ASSOC_WRITE, "ORDER", KEPT_KEY_ORDER},
+        {KEPT_KERNEL_ASSOC_WRITE, "D", KEPT_KEY_SCORE_D},
+        {KEPT_KERNEL_ASSOC_WRITE, "KT", KEPT_KEY_SCORE_KT},
+        {KEPT_KERNEL_ASSOC_WRITE, "VT", KEPT_KEY_SCORE_VT},
+        {KEPT_KERNEL_ASSOC_WRITE, "FORM", KEPT_KEY_ASSOC_FORM},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         assert_int_equal(kept_kernel_key(keys[i].id, keys[i].name), keys[i].at);
@@ -172,6 +183,11 @@ static void grids_of_maintenance_follow_the_table(void **state)
     const struct kept_rotate_params rotate = {.row_cap = 64, .n_kv = 3, .z_stride = 320};
     check_grid(KEPT_KERNEL_SLOT_RENUMBER, keys, &rotate, 5, 3, 1);
     check_grid(KEPT_KERNEL_SLOT_ROTATE, keys, &rotate, 20, 3, 1);
+    const struct kept_assoc_params assoc = {
+        .row_cap = 64, .n_kv = 3, .raw_stride = 320, .n_splits = 7};
+    check_grid(KEPT_KERNEL_ASSOC_RAW, keys, &assoc, 20, 3, 1);
+    check_grid(KEPT_KERNEL_ASSOC_MATCH, keys, &assoc, 7, 3, 1);
+    check_grid(KEPT_KERNEL_ASSOC_WRITE, keys, &assoc, 16, 3, 1);
 }
 
 /* A valid call, then one thing wrong at a time. */
@@ -239,6 +255,58 @@ static void contract_refuses_parameters(void **state)
     assert_int_equal(check_matvec(&p, bytes), KEPT_E_ARGUMENT);
 }
 
+/* A valid assoc_write; one thing wrong at a time. */
+static kept_status check_assoc(const struct kept_assoc_params *p, const uint64_t *bytes)
+{
+    struct kept_error err = {0};
+    const uint32_t keys[KEPT_MAX_KEYS] = {
+        64, KEPT_VECTOR, 64, KEPT_FMT_Q8_0, KEPT_FMT_F16, [KEPT_KEY_ASSOC_FORM] = 1};
+    return kept_kernel_check(KEPT_KERNEL_ASSOC_WRITE, 0, keys, p, bytes, &err);
+}
+
+static void contract_of_associative_memory(void **state)
+{
+    (void)state;
+    const struct kept_assoc_params good = {.row_cap = 64,
+                                           .n_kv = 2,
+                                           .d = 64,
+                                           .n_rot = 32,
+                                           .rope_pairs = KEPT_ROPE_HALVES,
+                                           .total = 128,
+                                           .raw_stride = 96,
+                                           .mean_row = 260,
+                                           .n_splits = 3,
+                                           .sub = 3,
+                                           .threshold = -1};
+    uint64_t bytes[9] = {8 * KEPT_TILE_WORDS(KEPT_FMT_Q8_0, 64) * 4ull,
+                         8 * KEPT_TILE_WORDS(KEPT_FMT_F16, 64) * 4ull,
+                         KEPT_ASSOC_PLANES * 128 * 4ull,
+                         2 * 128 * 4ull,
+                         2 * 96 * 64 * 4ull,
+                         261 * 32 * 4ull,
+                         2 * KEPT_HEAD_WORDS * 4ull,
+                         2 * 3 * 64 * 2 * 4ull,
+                         KEPT_STEP_TOKENS * 4ull};
+    assert_int_equal(check_assoc(&good, bytes), KEPT_OK);
+    for (int i = 0; i < 9; i++) {
+        bytes[i] -= 4;
+        assert_int_equal(check_assoc(&good, bytes), KEPT_E_ARGUMENT);
+        bytes[i] += 4;
+    }
+    struct kept_assoc_params wrong[7];
+    for (int i = 0; i < 7; i++)
+        wrong[i] = good;
+    wrong[0].row_cap = 72; /* not of whole sub-batches */
+    wrong[1].sub = 4;
+    wrong[2].raw_stride = 90;
+    wrong[3].n_splits = 0;
+    wrong[4].threshold = -1.5f;
+    wrong[5].mean_row = UINT32_MAX;
+    wrong[6].n_rot = 0;
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(check_assoc(&wrong[i], bytes), KEPT_E_ARGUMENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +317,7 @@ int main(void)
         cmocka_unit_test(grids_of_maintenance_follow_the_table),
         cmocka_unit_test(contract_bounds_every_binding),
         cmocka_unit_test(contract_refuses_parameters),
+        cmocka_unit_test(contract_of_associative_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
