@@ -18,6 +18,9 @@ void CPU_NAME(attn_peak)(const struct kept_host_call *call, struct kept_pool *po
 void CPU_NAME(q_stats)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(score_expected)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(score_keydiff)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(assoc_raw)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(assoc_match)(const struct kept_host_call *call, struct kept_pool *pool);
+void CPU_NAME(assoc_write)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(slot_select)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(slot_nearest)(const struct kept_host_call *call, struct kept_pool *pool);
 void CPU_NAME(slot_merge)(const struct kept_host_call *call, struct kept_pool *pool);
