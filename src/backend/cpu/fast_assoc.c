@@ -100,15 +100,18 @@ static void hadamard_tile(float *y, uint32_t d)
  * none. */
 static void turn_lane(const struct ref_rope *rope, int32_t pos, uint32_t r, float *turn)
 {
-    float angles[KEPT_MAX_HEAD_DIM] = {0};
-    if (ref_rope_has(rope, pos)) {
-        fast_turn_at(rope, pos, angles);
-    } else {
-        for (uint32_t i = 0; i < rope->n_rot; i++)
-            angles[i] = i % 2 == 0 ? 1 : 0;
+    uint32_t lo = (uint32_t)pos & 255, n = rope->n_rot;
+    if (!ref_rope_has(rope, pos)) {
+        for (uint32_t i = 0; i < n; i++)
+            turn[16 * (size_t)i + r] = i % 2 == 0 ? 1 : 0;
+        return;
     }
-    for (uint32_t i = 0; i < rope->n_rot; i++)
-        turn[16 * (size_t)i + r] = angles[i];
+    int64_t row = 256 + (int64_t)rope->hi_bias + ((int64_t)pos - lo) / 256;
+    const float *a = rope->table + (size_t)lo * n, *b = rope->table + (size_t)row * n;
+    for (uint32_t i = 0; i < n; i += 2) {
+        turn[16 * (size_t)i + r] = a[i] * b[i] - a[i + 1] * b[i + 1];
+        turn[16 * (size_t)i + 16 + r] = a[i] * b[i + 1] + a[i + 1] * b[i];
+    }
 }
 
 /* By the conjugates of the slots' rotations. */
