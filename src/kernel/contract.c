@@ -369,8 +369,10 @@ static void check_select(struct check *c, const struct kept_select_params *p)
     require(c, p->refresh != 0, "refresh", p->refresh);
     if (c->keys[KEPT_KEY_SELECT_SCORER] <= KEPT_SCORER_DIRECT)
         need(c, 0, ((uint64_t)p->n_head + p->n_kv) * p->z_stride);
-    if (c->keys[KEPT_KEY_SELECT_SCORER] == KEPT_SCORER_EXPECTED)
+    if (c->keys[KEPT_KEY_SELECT_SCORER] == KEPT_SCORER_EXPECTED) {
+        require(c, p->keep > 0 && p->keep <= 1, "keep", 0);
         need(c, 1, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
+    }
     need(c, 2, 2ull * p->total);
     need(c, 3, 2ull * p->total);
     need(c, 5, (uint64_t)p->n_kv * KEPT_MOVES_STRIDE(p->row_cap));

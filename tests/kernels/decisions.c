@@ -183,7 +183,8 @@ static bool make(struct bench *b, enum kept_retain mode, enum kept_scorer scorer
                                            .sinks = 4,
                                            .window = 128,
                                            .block = BLOCK,
-                                           .refresh = 256};
+                                           .refresh = 256,
+                                           .keep = 1};
     b->store = (struct kept_store){.n_head = N_HEAD,
                                    .n_kv = N_KV,
                                    .d = D,
