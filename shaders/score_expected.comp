@@ -30,7 +30,7 @@ layout(std430, binding = 4) readonly restrict buffer Heads { uint heads[]; };
 layout(std430, binding = 5) writeonly restrict buffer Z { float z[]; };
 layout(std430, binding = 6) readonly restrict buffer Step { uint step_words[]; };
 
-// 8 KiB of keys; a slot's elements are a bank apart.
+// Slots at once: 8 KiB of keys.
 const uint NS = D <= 32u ? 64u : D <= 64u ? 32u : D <= 128u ? 16u : D <= 256u ? 8u : 4u;
 const uint SPL = NS > WG ? NS / WG : 1u;
 const uint PARTS = WG > NS ? WG / NS : 1u;
@@ -39,35 +39,18 @@ const uint Q = IB / 4u;
 // Rows of S a turn. Lavapipe leaves all loops of an invocation after 65,535 turns together.
 const uint ROWS = D > 256u ? 16u : 8u;
 
-shared float y[D * (NS + 1u)];
 shared vec2 turn[D / 2u];
 shared vec2 partial[WG];
 
-#define KEPT_D D
-#define KEPT_LOADS_K
 #define KEPT_LOADS_V
-#define KEPT_SHARED(i) y[(i) % D * (NS + 1u) + (i) / D]
-#include "slots.glsl"
+#include "keys.glsl"
 
 #define KEPT_ROPE
 #include "retain.glsl"
 
-// Keys of slots first … first + NS - 1 of the store into y; slots from `end` on repeat the last.
-void load_keys(uint first, uint end)
+// Turns the keys in y back by turn[].
+void turn_back()
 {
-    for (uint i = gl_LocalInvocationID.x; i < NS * D / 8u; i += WG) {
-        uint slot = i % NS, g = i / NS;
-        vec4 lo, hi;
-        kept_k8(min(first + slot, end - 1u), g, lo, hi);
-        [[unroll]] for (uint k = 0u; k < 4u; k++) {
-            y[(8u * g + k) * (NS + 1u) + slot] = lo[k];
-            y[(8u * g + 4u + k) * (NS + 1u) + slot] = hi[k];
-        }
-    }
-    barrier();
-    if (KT != KEPT_FMT_F16) {
-        kept_hadamard(NS * D, D);
-    }
     if (p.rope_pairs != KEPT_ROPE_NONE) {
         for (uint i = gl_LocalInvocationID.x; i < NS * (p.n_rot >> 1); i += WG) {
             uint slot = i % NS, pair = i / NS;
@@ -195,6 +178,7 @@ void main()
         if (s + NS > from) {
             barrier();
             load_keys(h.first + s, h.first + h.count);
+            turn_back();
             score(h, s, from, n_seen);
         }
     }

@@ -1,10 +1,12 @@
 #version 450
-// slot_renumber: compact positions: every kept slot's place in the order of positions (params.h:
-// kept_rotate_params).
+// slot_renumber: compact positions: every kept slot's place in the order of positions, or the
+// memory at one position (params.h: kept_rotate_params).
 //
 // Group: 64 slots (x) of one KV head (y). A lane counts, for each of its slots, the smaller
 // positions of the head; they pass through shared memory 256 at a time.
-// Keys: WG lanes, a power of two.
+// Keys: WG lanes, a power of two; ALWAYS 1: the memory at one position.
+
+layout(constant_id = 1) const uint ALWAYS = 0;
 
 #include "kept.glsl"
 
@@ -23,6 +25,17 @@ const uint BATCH = 256u;
 const uint SPL = WG < 64u ? 64u / WG : 1u; // slots of a lane
 shared ivec4 positions[BATCH / 4u];
 
+// The memory at the position before the window.
+void put_at_one(kept_head h, uint first, uint end)
+{
+    uint memory_end = h.base - min(h.base, p.window);
+    for (uint s = first + gl_LocalInvocationID.x; s < end; s += WG) {
+        bool memory = s >= p.sinks && s < memory_end;
+        z[gl_WorkGroupID.y * p.z_head_stride + s] =
+            uint(memory ? block_end() - int(p.window) - 1 : meta[h.first + s]);
+    }
+}
+
 void main()
 {
     uint kv_head = gl_WorkGroupID.y, first = gl_WorkGroupID.x * 64u;
@@ -32,6 +45,10 @@ void main()
     }
     kept_head h = load_head(kv_head);
     uint n = min(with_after(min(h.base, h.cap), h.cap), p.z_stride);
+    if (ALWAYS == 1u) {
+        put_at_one(h, first, min(n, first + 64u));
+        return;
+    }
     if (!load_moves(kv_head, h.cap).rotate || first >= n) {
         return;
     }

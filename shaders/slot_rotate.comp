@@ -2,11 +2,13 @@
 // slot_rotate: compact positions: keys turned to their new place (params.h: kept_rotate_params).
 //
 // Group: a tile of 16 slots (x) of one KV head (y), one slot after the other in shared memory.
-// Keys: WG lanes; ORDER of the K tiles; D head size; KT slot type.
+// Keys: WG lanes; ORDER of the K tiles; D head size; KT slot type; ALWAYS 1: not only where ROTATE
+// is set.
 
 layout(constant_id = 1) const uint ORDER = 0;
 layout(constant_id = 2) const uint D = 64;
 layout(constant_id = 3) const uint KT = 1;
+layout(constant_id = 4) const uint ALWAYS = 0;
 
 #include "kept.glsl"
 
@@ -48,13 +50,7 @@ void turn(uint slot, int by)
     if (KT != KEPT_FMT_F16) {
         kept_hadamard(D, D);
     }
-    for (uint i = lane; i < p.n_rot >> 1; i += WG) {
-        uvec2 at = rope_pair(i);
-        vec2 v = complex_product(vec2(key[at.x], key[at.y]), rope_angle(by, i));
-        key[at.x] = v.x;
-        key[at.y] = v.y;
-    }
-    barrier();
+    rope_turn(by);
     if (KT != KEPT_FMT_F16) {
         kept_hadamard(D, D);
     }
@@ -70,7 +66,7 @@ void main()
     }
     kept_head h = load_head(kv_head);
     uint n = min(with_after(min(h.base, h.cap), h.cap), p.z_stride);
-    if (!load_moves(kv_head, h.cap).rotate) {
+    if (ALWAYS == 0u && !load_moves(kv_head, h.cap).rotate) {
         return;
     }
     for (uint s = first; s < min(first + 16u, n); s++) {

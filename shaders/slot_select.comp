@@ -4,8 +4,9 @@
 // Group: one KV head. A lane owns the slots lane, lane + WG, …, so what it writes of a slot it may
 // read again. The m lowest of (score, slot) are found digit by digit: scores as ordered integers, 8
 // bits a pass, a histogram in shared memory, then the slot numbers where scores are equal; a pass
-// whose whole bin goes is the last. The chosen are gathered in any order and ranked by counting, so
-// results do not depend on the order of the atomics.
+// whose whole bin goes is the last. Consolidated slots have the lowest rank. The chosen are
+// gathered in any order and ranked by counting, so results do not depend on the order of the
+// atomics.
 // Keys: WG lanes; SCORER where scores come from.
 
 layout(constant_id = 1) const uint SCORER = 0;
@@ -30,7 +31,14 @@ shared uint n_chosen;
 shared uint chosen[KEPT_MAX_BLOCK], ascending[KEPT_MAX_BLOCK];
 
 kept_head h;
+uint window_at;   // C
 uint z_at, group; // row 0 of this KV head's z; its query heads
+
+// Consolidated before: goes whatever the budget.
+bool is_gone(uint slot)
+{
+    return slot >= p.sinks && slot < window_at && meta[h.first + slot] == KEPT_POS_GONE;
+}
 
 vec2 group_max(vec2 v)
 {
@@ -66,19 +74,31 @@ float bias_of(uint slot)
     return intBitsToFloat(meta[p.total + h.first + slot]);
 }
 
+// What slots sinks … C-1 stand for besides themselves becomes less.
+void fade()
+{
+    for (uint s = own_slot(p.sinks); s < window_at && p.keep < 1.0; s += WG) {
+        float bias = bias_of(s);
+        bias = bias > 60.0 ? bias + log(p.keep) : log(1.0 + (exp(bias) - 1.0) * p.keep);
+        if (s >= p.sinks) {
+            meta[p.total + h.first + s] = floatBitsToInt(bias);
+        }
+    }
+}
+
 // lse and top of query head g over all slots.
 vec2 normaliser(uint g)
 {
     vec2 most = vec2(KEPT_MINUS_INFINITY);
     for (uint s = gl_LocalInvocationID.x; s < h.count; s += WG) {
         float v = z[z_at + g * p.z_stride + s];
-        vec2 pair = vec2(v + bias_of(s), v);
+        vec2 pair = is_gone(s) ? most : vec2(v + bias_of(s), v);
         most = mix(most, pair, greaterThan(pair, most));
     }
     most = group_max(most);
     float sum = 0.0;
     for (uint s = gl_LocalInvocationID.x; s < h.count; s += WG) {
-        sum += exp(z[z_at + g * p.z_stride + s] + bias_of(s) - most.x);
+        sum += is_gone(s) ? 0.0 : exp(z[z_at + g * p.z_stride + s] + bias_of(s) - most.x);
     }
     sum = group_sum(sum);
     return vec2(most.x + log(sum), most.y);
@@ -87,6 +107,9 @@ vec2 normaliser(uint g)
 // Scores and weights of slots from … count - 1. Both planes hold sums until the last query head.
 void score_slots(uint from)
 {
+    if (from == 0u) {
+        fade();
+    }
     for (uint g = 0u; g < group; g++) {
         uint at = (gl_WorkGroupID.x * group + g) * KEPT_STATS_STRIDE(p.d);
         vec2 norm;
@@ -100,7 +123,7 @@ void score_slots(uint from)
             norm = vec2(stats[at + KEPT_STATS_LSE(p.d)], stats[at + KEPT_STATS_TOP(p.d)]);
         }
         for (uint s = own_slot(from); s < h.count; s += WG) {
-            if (s < from) {
+            if (s < from || is_gone(s)) {
                 continue;
             }
             uint i = h.first + s;
@@ -120,11 +143,14 @@ void score_slots(uint from)
     }
 }
 
-// The score as an integer that orders like it; what is no number is 0.
+// The score as an integer that orders like it; what is no number is 1, a consolidated slot 0. Of
+// slots sinks … C-1.
 uint rank_of(uint slot)
 {
     uint bits;
-    if (SCORER == KEPT_SCORER_RECENT) {
+    if (meta[h.first + slot] == KEPT_POS_GONE) {
+        return 0u;
+    } else if (SCORER == KEPT_SCORER_RECENT) {
         return uint(meta[h.first + slot]) ^ 0x80000000u;
     } else if (SCORER == KEPT_SCORER_DIRECT) {
         bits = floatBitsToUint(z[z_at + slot]);
@@ -132,7 +158,7 @@ uint rank_of(uint slot)
         bits = floatBitsToUint(scores[h.first + slot]);
     }
     if ((bits & 0x7fffffffu) > 0x7f800000u) {
-        return 0u;
+        return 1u;
     }
     bits = bits == 0x80000000u ? 0u : bits;
     return (bits & 0x80000000u) != 0u ? ~bits : bits | 0x80000000u;
@@ -196,15 +222,16 @@ void choose(uint n, uint from, uint end)
     barrier();
 }
 
-// DMS: how many of slots from … end - 1 have a score below 0, or one that is no number.
-uint flagged(uint from, uint end)
+// How many of slots from … end - 1 have a rank below this one: 1 for those consolidated, 0x80000000
+// for those that have a score below 0 besides, or one that is no number.
+uint count_below(uint rank, uint from, uint end)
 {
     if (gl_LocalInvocationID.x == 0u) {
         n_chosen = 0u;
     }
     barrier();
     for (uint s = own_slot(from); s < end; s += WG) {
-        if (s >= from && rank_of(s) < 0x80000000u) {
+        if (s >= from && rank_of(s) < rank) {
             atomicAdd(n_chosen, 1u);
         }
     }
@@ -255,15 +282,17 @@ void main()
     if (SCORER == KEPT_SCORER_EXPECTED || SCORER == KEPT_SCORER_DIRECT) {
         h.count = min(h.count, p.z_stride);
     }
-    uint end = h.count - min(h.count, p.window);
-    uint n = h.count - min(h.count, h.budget);
+    uint end = h.count - min(h.count, p.window), over = h.count - min(h.count, h.budget);
+    window_at = end;
+    uint n_gone = count_below(1u, p.sinks, end), n = max(over, n_gone);
     if (SCORER == KEPT_SCORER_DMS) {
-        n = max(n, flagged(p.sinks, end));
+        n = max(n, count_below(0x80000000u, p.sinks, end));
     }
     n = min(n, end - min(end, p.sinks));
     n = min(n, min(p.row_cap, KEPT_MAX_BLOCK));
     int block_ends = block_end();
-    if (SCORER == KEPT_SCORER_EXPECTED && n > 0u) {
+    bool scores_now = SCORER == KEPT_SCORER_EXPECTED && n > 0u && over > 0u;
+    if (scores_now) {
         score_slots(score_from(h, p.window, p.refresh));
     }
     if (n > 0u) {
@@ -287,7 +316,8 @@ void main()
         heads[row + KEPT_HEAD_BASE] = base;
         heads[row + KEPT_HEAD_EDGE] = uint(block_ends);
         heads[row + KEPT_HEAD_EVICTED] = h.evicted + n;
-        if (SCORER == KEPT_SCORER_EXPECTED && n > 0u) {
+        heads[row + KEPT_HEAD_CONSOLIDATED] += n_gone;
+        if (scores_now) {
             heads[row + KEPT_HEAD_SCORED] = 1u;
         }
         if (rotate) {

@@ -6,6 +6,7 @@
 // includer defines first
 //   KEPT_MOVES   to read moves[]
 //   KEPT_ROPE    to rotate: `vec2 table[]`, p.n_rot, p.rope_pairs, p.hi_bias
+//   KEPT_ASSOC   associative memory: p is kept_assoc_params
 
 struct kept_head {
     uint first, cap, budget, base;
@@ -112,6 +113,58 @@ uvec2 rope_pair(uint i)
     return p.rope_pairs == KEPT_ROPE_ADJACENT ? uvec2(2u * i, 2u * i + 1u)
                                               : uvec2(i, i + (p.n_rot >> 1));
 }
+
+#ifdef KEPT_SHARED
+// Elements of KEPT_SHARED by the rotation of a position that the table has. All lanes; begins after
+// a barrier, ends with one.
+void rope_turn(int position)
+{
+    for (uint i = gl_LocalInvocationID.x; i < p.n_rot >> 1; i += WG) {
+        uvec2 at = rope_pair(i);
+        vec2 v = complex_product(vec2(KEPT_SHARED(at.x), KEPT_SHARED(at.y)),
+                                 rope_angle(position, i));
+        KEPT_SHARED(at.x) = v.x;
+        KEPT_SHARED(at.y) = v.y;
+    }
+    barrier();
+}
+#endif
+#endif
+
+#ifdef KEPT_ASSOC
+// Where the window begins (C), whatever the table says inside the scratch.
+uint assoc_window(kept_head h)
+{
+    uint count = min(h.count, p.raw_stride);
+    return count - min(count, p.window);
+}
+
+// Slot of the first token of the sub-batch (T); slots below 0 are none.
+int assoc_begin(uint window_at)
+{
+    return int(window_at) - int(p.row_cap) + int(p.sub * KEPT_ASSOC_SUB);
+}
+
+// The first slot of the sub-batch that has a token.
+int assoc_first(int begin)
+{
+    return max(begin, int(min(p.sinks, 0x7fffffffu)));
+}
+
+// Where element i of the KV head's slot is in raw.
+uint assoc_at(uint kv_head, uint slot, uint i)
+{
+    return kv_head * p.raw_stride * p.d + ((slot >> 4) * p.d + i) * 16u + (slot & 15u);
+}
+
+#ifdef KEPT_ROPE
+// Keys at this position are turned.
+bool assoc_turns(int position)
+{
+    int row = coarse_row(position);
+    return p.rope_pairs != KEPT_ROPE_NONE && row >= 256 && row < int(p.mean_row);
+}
+#endif
 #endif
 
 bool is_finite(float v)
