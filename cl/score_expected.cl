@@ -9,40 +9,16 @@
 
 #define BAND (WG == 1 ? 8 : 4)
 
-/* Multiplies the keys by Hadamard. All lanes; ends with SYNC. */
-MEETING void tile_hadamard(TILE y)
-{
-    const uint block = D & -D;
-    for (uint half_len = 1; half_len < block; half_len *= 2) {
-        float scale = half_len * 2 == block ? rsqrt((float)block) : 1.0f;
-        for (uint i = SET; i < D / 2; i += SETS) {
-            uint at = i / half_len * 2 * half_len + i % half_len;
-            F a = OWN(y, at), b = OWN(y, at + half_len);
-            OWN(y, at) = (a + b) * scale;
-            OWN(y, at + half_len) = (a - b) * scale;
-        }
-        SYNC();
-    }
-}
-
 /* Turns the keys back by the mean rotation of positions `position` … + 511. All lanes; ends with
  * SYNC. */
 MEETING void turn_back(TILE y, __global const float *table, int position,
                        const struct kept_score_params *p)
 {
-    uint half_rot = p->n_rot / 2;
-    bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
-    __global const float *lo = table + (ulong)(position & 255) * p->n_rot;
-    __global const float *hi = table + (ulong)(256 + (int)p->hi_bias + (position >> 8)) * p->n_rot;
     __global const float *mean = table + (ulong)p->mean_row * p->n_rot;
-    for (uint i = SET; i < half_rot; i += SETS) {
-        uint at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half_rot;
-        float2 s = vload2(i, lo), t = vload2(i, hi), m = vload2(i, mean);
-        float2 r = (float2)(s.x * t.x - s.y * t.y, s.x * t.y + s.y * t.x);
-        float c = r.x * m.x - r.y * m.y, sn = r.x * m.y + r.y * m.x;
-        F a = OWN(y, at_a), b = OWN(y, at_b);
-        OWN(y, at_a) = a * c + b * sn;
-        OWN(y, at_b) = b * c - a * sn;
+    for (uint i = SET; i < p->n_rot / 2; i += SETS) {
+        float2 angle = rope_angle(table, p->n_rot, p->hi_bias, position, i);
+        angle = complex_product(angle, vload2(i, mean));
+        tile_turn_back(y, rope_pair(p->rope_pairs, p->n_rot, i), (F)(angle.x), (F)(angle.y));
     }
     SYNC();
 }
@@ -108,24 +84,6 @@ static F value_squares(__global const uint *tile, uint n)
 #endif
 }
 
-/* Writes the values of a tile of which slots [skip, n) are wanted; the first set does. */
-static void tile_store(__global float *to, uint skip, uint n, F v)
-{
-#if WG == 1
-    if (skip == 0) {
-        store_some(to, n, v);
-        return;
-    }
-    float some[16];
-    vstore16(v, 0, some);
-    for (uint i = skip; i < n; i++)
-        to[i] = some[i];
-#else
-    if (LID < 16 && LID >= skip && LID < n)
-        to[LID] = v;
-#endif
-}
-
 __kernel KEPT_GROUP void score_expected(__global const uint *k_slots, __global const uint *v_slots,
                                         __global const float *stats, __global const float *table,
                                         __global const uint *heads, __global float *z,
@@ -165,11 +123,13 @@ __kernel KEPT_GROUP void score_expected(__global const uint *k_slots, __global c
             __global const float *s = stats + (ulong)g * KEPT_STATS_STRIDE(D);
             F along = SET_SUM(along_mean(s + D * D, y), scratch) * (p.q_scale * per_n);
             F square = SET_SUM(quadratic(s, y), scratch) * (p.q_scale * p.q_scale * per_n);
-            tile_store(z + (ulong)g * p.z_stride + t * 16, skip, n,
-                       along + 0.5f * (square - along * along));
+            if (SET == 0)
+                tile_store(z + (ulong)g * p.z_stride + t * 16, skip, n,
+                           along + 0.5f * (square - along * along));
         }
         F squares = value_squares(v_slots + tile * KEPT_TILE_WORDS(VT, D), n);
         squares = SET_SUM(squares, scratch);
-        tile_store(z + (ulong)group * p.z_stride + t * 16, skip, n, sqrt(squares));
+        if (SET == 0)
+            tile_store(z + (ulong)group * p.z_stride + t * 16, skip, n, sqrt(squares));
     }
 }

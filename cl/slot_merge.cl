@@ -4,46 +4,9 @@
  * does the work for all of them; the groups of the others return. Only that group writes the slot.
  */
 #include "common/kept.clh"
-#include "common/retain.clh"
+#include "common/nearest.clh"
 
 #define RUNS ((D / 16 + WG - 1) / WG) /* runs of 16 elements that a lane owns */
-
-/* to[i] = the slot nearest to evicted slot number i over all splits, `none` when there is none. */
-static void nearest_of(__global const uint *near, uint i, const struct kept_merge_slots_params *p,
-                       uint none, SHARED uint *to)
-{
-    float best = -INFINITY;
-    uint slot = none;
-    for (uint split = 0; split < p->n_splits; split++) {
-        uint2 at = vload2((ulong)split * p->row_cap + i, near);
-        float like = as_float(at.x);
-        if (like > best || (like == best && like > -INFINITY && at.y < slot)) {
-            best = like;
-            slot = at.y;
-        }
-    }
-    to[i] = slot;
-}
-
-#if WG == 1
-/* Of 16 at once, all of them inside the block. */
-static void nearest_of_16(__global const uint *near, uint i,
-                          const struct kept_merge_slots_params *p, uint none, SHARED uint *to)
-{
-    float16 best = (float16)(-INFINITY);
-    uint16 slot = (uint16)(none);
-    for (uint split = 0; split < p->n_splits; split++) {
-        __global const uint *from = near + 2 * ((ulong)split * p->row_cap + i);
-        uint16 a = vload16(0, from), b = vload16(1, from);
-        float16 like = as_float16((uint16)(a.even, b.even));
-        uint16 at = (uint16)(a.odd, b.odd);
-        int16 better = like > best || (like == best && like > -INFINITY && at < slot);
-        best = select(best, like, better);
-        slot = select(slot, at, better);
-    }
-    vstore16(slot, 0, to + i);
-}
-#endif
 
 __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta,
                                     __global float *scores, __global const uint *heads,
@@ -60,14 +23,15 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
     struct moves m = moves_of(moves, kv, p.row_cap, e.cap);
     if (own >= m.m)
         return;
-    near += 2 * (ulong)kv * p.n_splits * p.row_cap;
+    struct nearest n = {near + 2 * (ulong)kv * p.n_splits * p.row_cap, p.n_splits, p.row_cap,
+                        e.cap, -INFINITY};
     uint i = LID;
 #if WG == 1
     for (; i < m.m && i + 16 <= p.row_cap; i += 16)
-        nearest_of_16(near, i, &p, e.cap, target);
+        nearest_of_16(&n, i, target + i);
 #endif
     for (; i < m.m; i += WG)
-        nearest_of(near, i, &p, e.cap, target);
+        nearest_of(&n, i, target + i);
     SYNC();
     uint r = target[own];
     if (r >= e.cap || m.evicted[own] >= e.cap)

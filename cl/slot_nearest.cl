@@ -5,7 +5,7 @@
  * the best likeness so far and the tile that had it.
  */
 #include "common/kept.clh"
-#include "common/retain.clh"
+#include "common/nearest.clh"
 
 /* Powers of two; what they hold in registers or local memory shrinks with D. */
 #define MOST    (WG == 1 ? 64 : 32)
@@ -19,11 +19,7 @@ static F penalty(__global const uint *pos, uint t, uint count)
 {
     uint slot = t * 16 + OWN_SLOT;
     U p = load_words(pos + slot, slot < count ? count - slot : 0, (uint)KEPT_POS_GONE);
-#if KEPT_V == 16
-    return select((F)(0.0f), (F)(-INFINITY), p == (uint)KEPT_POS_GONE);
-#else
-    return p == (uint)KEPT_POS_GONE ? -INFINITY : 0.0f;
-#endif
+    return PICK((F)(0.0f), (F)(-INFINITY), p == (uint)KEPT_POS_GONE);
 }
 
 /* Compares the tile y with evicted keys x of this set; n of them count. */
@@ -43,44 +39,11 @@ static void compare(TILE y, SHARED const float *x, uint n, uint t, F gone, F inv
         }
 #pragma unroll
         for (uint k = 0; k < AT_ONCE; k++) {
-            F like = dot[k] * inverse, old = OWN(best, b + k);
-            like = MAC(like, (F)(0.0f), like); /* the infinite is no number either */
-#if KEPT_V == 16
-            like = select((F)(-3e38f), like, like > -3e38f) + gone;
-            OWN(at, b + k) = select(OWN(at, b + k), (F)((float)t), like > old);
-            OWN(best, b + k) = select(old, like, like > old);
-#else
-            like = (like > -3e38f ? like : -3e38f) + gone;
-            OWN(at, b + k) = like > old ? (float)t : OWN(at, b + k);
-            OWN(best, b + k) = like > old ? like : old;
-#endif
+            F like = likeness(dot[k], inverse, gone), old = OWN(best, b + k);
+            OWN(at, b + k) = PICK(OWN(at, b + k), (F)((float)t), like > old);
+            OWN(best, b + k) = PICK(old, like, like > old);
         }
     }
-}
-
-/* The best of the 16 slots of evicted key b, the lower slot of equals. */
-static void settle(TILE best, TILE at, uint b, __global uint *to)
-{
-    float likes[16], tiles[16], like = -INFINITY;
-    uint slot = 0;
-#if WG == 1
-    vstore16(best[b], 0, likes);
-    vstore16(at[b], 0, tiles);
-#else
-    for (uint s = 0; s < 16; s++) {
-        likes[s] = best[b * 16 + s];
-        tiles[s] = at[b * 16 + s];
-    }
-#endif
-    for (uint s = 0; s < 16; s++) {
-        uint own = (uint)tiles[s] * 16 + s;
-        if (likes[s] > like || (likes[s] == like && like > -INFINITY && own < slot)) {
-            like = likes[s];
-            slot = own;
-        }
-    }
-    to[0] = as_uint(like);
-    to[1] = slot;
 }
 
 __kernel KEPT_GROUP void slot_nearest(__global const uint *k_slots, __global const uint *meta,
@@ -129,7 +92,7 @@ __kernel KEPT_GROUP void slot_nearest(__global const uint *k_slots, __global con
         }
         for (uint b = LID; b < n; b += WG)
             if (m.evicted[e0 + b] < e.cap)
-                settle(best, at, b, near + 2 * (e0 + b));
+                vstore2(settle(best, at, b), e0 + b, near);
         SYNC();
     }
 }

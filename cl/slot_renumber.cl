@@ -1,5 +1,5 @@
-/* slot_renumber: compact positions: every kept slot's place in the order of positions
- * (kept_rotate_params).
+/* slot_renumber: compact positions: every kept slot's place in the order of positions, or the
+ * memory at one position (kept_rotate_params).
  *
  * Group: 64 slots (x) of one KV head (y), KEPT_V of them a lane at once; every position of the head
  * passes by once.
@@ -7,6 +7,9 @@
 #include "common/kept.clh"
 #include "common/retain.clh"
 
+#ifndef ALWAYS
+#define ALWAYS 0
+#endif
 #define OWN_VECTORS (WG == 1 ? 4 : 1)
 
 __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const uint *heads,
@@ -18,10 +21,17 @@ __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const
     uint kv = get_group_id(1), first = get_group_id(0) * 64;
     struct extent e = extent_of(heads, kv, p.total);
     uint n = min(with_after(step, e.base, e.cap), p.z_stride), end = min(n, first + 64);
-    if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
-        return;
     __global const uint *pos = meta + e.first;
     __global uint *to = z + (ulong)kv * p.z_head_stride;
+    if (ALWAYS == 1) { /* the memory at the position before the window */
+        uint base = head_word(heads, kv, KEPT_HEAD_BASE);
+        uint memory_end = base - min(base, p.window), at = BLOCK_END(step, p) - p.window - 1;
+        for (uint s = first + LID; s < end; s += WG)
+            to[s] = s >= p.sinks && s < memory_end ? at : pos[s];
+        return;
+    }
+    if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
+        return;
     for (uint s = first + LID * KEPT_V; s < end; s += WG * KEPT_V * OWN_VECTORS) {
         U own[OWN_VECTORS], smaller[OWN_VECTORS];
         for (uint i = 0; i < OWN_VECTORS; i++) {

@@ -5,24 +5,9 @@
 #include "common/kept.clh"
 #include "common/retain.clh"
 
-/* RoPE by delta positions, where it turns. All lanes; ends with SYNC. */
-MEETING void turn(SHARED float *x, __global const float *table, int delta,
-                  const struct kept_rotate_params *p)
-{
-    uint half_rot = p->rope_pairs == KEPT_ROPE_NONE ? 0 : p->n_rot / 2;
-    bool adjacent = p->rope_pairs == KEPT_ROPE_ADJACENT;
-    __global const float *lo = table + (ulong)(delta & 255) * p->n_rot;
-    __global const float *hi = table + (ulong)(256 + (int)p->hi_bias + (delta >> 8)) * p->n_rot;
-    for (uint i = LID; i < half_rot; i += WG) {
-        uint at_a = adjacent ? 2 * i : i, at_b = adjacent ? 2 * i + 1 : i + half_rot;
-        float2 s = vload2(i, lo), t = vload2(i, hi);
-        float c = s.x * t.x - s.y * t.y, sn = s.x * t.y + s.y * t.x;
-        float a = x[at_a], b = x[at_b];
-        x[at_a] = a * c - b * sn;
-        x[at_b] = a * sn + b * c;
-    }
-    SYNC();
-}
+#ifndef ALWAYS
+#define ALWAYS 0
+#endif
 
 __kernel KEPT_GROUP void slot_rotate(__global uint *k_slots, __global int *meta,
                                      __global const float *table, __global const uint *heads,
@@ -35,7 +20,7 @@ __kernel KEPT_GROUP void slot_rotate(__global uint *k_slots, __global int *meta,
     uint kv = get_group_id(1), first = get_group_id(0) * 16;
     struct extent e = extent_of(heads, kv, p.total);
     uint n = min(with_after(step, e.base, e.cap), p.z_stride), end = min(n, first + 16);
-    if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
+    if (ALWAYS == 0 && !moves_of(moves, kv, p.row_cap, e.cap).rotate)
         return;
     __global int *pos = meta + e.first;
     __global const int *new_pos = z + (ulong)kv * p.z_head_stride;
@@ -52,7 +37,8 @@ __kernel KEPT_GROUP void slot_rotate(__global uint *k_slots, __global int *meta,
             if (ROTATED(KT))
                 hadamard(x, D, D);
             if (side == 0)
-                turn(x, table, turns && moves ? (int)delta : 0, &p);
+                key_turn(x, table, turns && moves ? (int)delta : 0, p.n_rot, p.rope_pairs,
+                         p.hi_bias);
         }
         if (turns && moves)
             key_store(tile, D, s % 16, x);

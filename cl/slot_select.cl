@@ -1,9 +1,9 @@
 /* slot_select: which slots go, and what moves where (kept_select_params).
  *
  * Group: one KV head. The slots that go are found by value: every slot has a rank of 32 bits (ranks
- * ascend as scores do, 0 is no number), and the m-th lowest rank is built bit by bit from the top,
- * counting the ranks below it. Then a lane takes a stretch of slots and lists those below that rank
- * and, from the lowest slot up, as many of equal rank as are missing.
+ * ascend as scores do, 1 is no number, 0 consolidated), and the m-th lowest rank is built bit by
+ * bit from the top, counting the ranks below it. Then a lane takes a stretch of slots and lists
+ * those below that rank and, from the lowest slot up, as many of equal rank as are missing.
  */
 #include "common/kept.clh"
 #include "common/retain.clh"
@@ -28,12 +28,20 @@ struct meeting {
 /* One KV head. */
 struct head {
     struct extent e;
-    uint end, count, c, m;
+    uint end, count, sinks, c, m;
+    uint n_gone; /* consolidated before: go whatever the budget */
     __global const float *z;
     __global float *score, *weight;
     __global uint *pos;
-    __global const float *bias;
+    __global float *bias;
 };
+
+/* Which of the slots from s on are consolidated. */
+static I are_gone(const struct head *h, uint s)
+{
+    U p = load_words(h->pos + s, h->count - s, 0u), slot = U_OF_I(IOTA) + s;
+    return p == (uint)KEPT_POS_GONE && slot >= h->sinks && slot < h->c;
+}
 
 MEETING float group_max(F v, SHARED float *scratch)
 {
@@ -72,14 +80,17 @@ MEETING void sum_up(const struct head *h, __global const float *z, __global floa
 {
     F top = (F)(-INFINITY), most = top, sum = (F)(0.0f);
     for (uint s = LID * KEPT_V; s < h->count; s += STRIDE) {
-        F v = load_some(z + s, h->count - s, -INFINITY);
-        top = fmax(top, v);
-        most = fmax(most, v + load_some(h->bias + s, h->count - s, 0.0f));
+        F v = load_some(z + s, h->count - s, -INFINITY), none = (F)(-INFINITY);
+        F both = v + load_some(h->bias + s, h->count - s, 0.0f);
+        I gone = are_gone(h, s);
+        top = fmax(top, PICK(v, none, gone));
+        most = fmax(most, PICK(both, none, gone));
     }
     float all_top = group_max(top, scratch), all_most = group_max(most, scratch);
     for (uint s = LID * KEPT_V; s < h->count; s += STRIDE) {
         F v = load_some(z + s, h->count - s, -INFINITY);
-        sum += exp(v + load_some(h->bias + s, h->count - s, 0.0f) - all_most);
+        v = exp(v + load_some(h->bias + s, h->count - s, 0.0f) - all_most);
+        sum += PICK(v, (F)(0.0f), are_gone(h, s));
     }
     float all_sum = group_total(sum, scratch);
     if (LID == 0) {
@@ -88,15 +99,28 @@ MEETING void sum_up(const struct head *h, __global const float *z, __global floa
     }
 }
 
-MEETING void score_slots(const struct head *h, __global float *stats, uint from,
+/* What slots sinks … C-1 stand for besides themselves becomes less. */
+static void fade(const struct head *h, float keep)
+{
+    for (uint s = h->sinks + LID * KEPT_V; s < h->c; s += STRIDE) {
+        F bias = load_some(h->bias + s, h->c - s, 0.0f);
+        F less = log1p(expm1(bias) * keep);
+        store_some(h->bias + s, h->c - s, PICK(less, bias + log(keep), bias > 60.0f));
+    }
+}
+
+MEETING void score_slots(const struct head *h, bool scored, __global float *stats, uint from,
                          const struct kept_select_params *p, SHARED float *scratch)
 {
     uint group = p->n_head / p->n_kv;
     ulong stride = KEPT_STATS_STRIDE((ulong)p->d);
-    for (uint g = 0; h->m > 0 && from == 0 && g < group; g++)
+    if (scored && from == 0 && p->keep < 1.0f)
+        fade(h, p->keep);
+    SYNC_GLOBAL();
+    for (uint g = 0; scored && from == 0 && g < group; g++)
         sum_up(h, h->z + (ulong)g * p->z_stride, stats + g * stride, p->d, scratch);
     SYNC_GLOBAL();
-    for (uint s = from + LID * KEPT_V; h->m > 0 && s < h->count; s += STRIDE) {
+    for (uint s = from + LID * KEPT_V; scored && s < h->count; s += STRIDE) {
         uint n = h->count - s;
         F bias = load_some(h->bias + s, n, 0.0f), mean = (F)(0.0f), sum = (F)(0.0f);
         for (uint g = 0; g < group; g++) {
@@ -105,15 +129,17 @@ MEETING void score_slots(const struct head *h, __global float *stats, uint from,
             sum += exp(v - stats[g * stride + KEPT_STATS_TOP(p->d)]);
         }
         F size = load_some(h->z + (ulong)group * p->z_stride + s, n, 0.0f);
-        store_some(h->score + s, n, mean / (float)group * size);
-        store_some(h->weight + s, n, log(sum) + bias);
+        F score = mean / (float)group * size, weight = log(sum) + bias;
+        I gone = are_gone(h, s);
+        store_some(h->score + s, n, PICK(score, load_some(h->score + s, n, 0.0f), gone));
+        store_some(h->weight + s, n, PICK(weight, load_some(h->weight + s, n, 0.0f), gone));
     }
     SYNC_GLOBAL();
 }
 
 /* ---- the lowest ---- */
 
-/* Ranks from slot s on, of which n are there; the others are the highest. */
+/* Ranks from slot s (sinks … C-1) on, of which n are there; the others are the highest. */
 static U ranks(const struct head *h, uint s, uint n)
 {
 #if SCORER == KEPT_SCORER_RECENT
@@ -121,25 +147,20 @@ static U ranks(const struct head *h, uint s, uint n)
 #else
     __global const float *score = SCORER == KEPT_SCORER_DIRECT ? h->z : h->score;
     U bits = load_words((__global const uint *)score + s, n, 0x7f800000u);
-    U sign = (U)(0x80000000u), size = bits & 0x7fffffffu;
-#if KEPT_V == 16
-    U rank = select(bits | sign, ~bits, as_int16(bits) < 0);
-    rank = select(rank, sign, size == 0u);
-    return select(rank, (U)(0u), size > 0x7f800000u);
-#else
-    if (size > 0x7f800000u)
-        return 0u;
-    return size == 0u ? sign : (bits & sign) != 0u ? ~bits : bits | sign;
-#endif
+    U sign = (U)(0x80000000u), size = bits & 0x7fffffffu, pos = load_words(h->pos + s, n, 0u);
+    U rank = PICK(bits | sign, ~bits, (bits & sign) != 0u);
+    rank = PICK(rank, sign, size == 0u);
+    rank = PICK(rank, (U)(1u), size > 0x7f800000u);
+    return PICK(rank, (U)(0u), pos == (uint)KEPT_POS_GONE);
 #endif
 }
 
 /* How many of slots sinks … C-1 have a rank below this one. */
-MEETING uint count_below(const struct head *h, uint sinks, uint rank, const struct meeting *at)
+MEETING uint count_below(const struct head *h, uint rank, const struct meeting *at)
 {
 #if WG == 1
     int16 sum = 0; /* -1 for each */
-    uint s = sinks;
+    uint s = h->sinks;
     for (; s + 16 <= h->c; s += 16)
         sum += ranks(h, s, 16) < rank;
     if (s < h->c) {
@@ -152,7 +173,7 @@ MEETING uint count_below(const struct head *h, uint sinks, uint rank, const stru
     return (uint) - (c.x + c.y);
 #else
     uint n = 0;
-    for (uint s = sinks + LID; s < h->c; s += WG)
+    for (uint s = h->sinks + LID; s < h->c; s += WG)
         n += ranks(h, s, 1) < rank;
     at->less[LID] = n;
     SYNC();
@@ -165,16 +186,15 @@ MEETING uint count_below(const struct head *h, uint sinks, uint rank, const stru
 }
 
 /* The m slots that go, ascending, into at->gone and the list; their positions are gone. */
-MEETING void choose(const struct head *h, uint sinks, __global uint *evicted,
-                    const struct meeting *at)
+MEETING void choose(const struct head *h, __global uint *evicted, const struct meeting *at)
 {
     uint rank = 0; /* the largest with fewer than m below it: the m-th lowest */
     for (uint bit = 0x80000000u; bit != 0; bit /= 2)
-        if (count_below(h, sinks, rank | bit, at) < h->m)
+        if (count_below(h, rank | bit, at) < h->m)
             rank |= bit;
-    uint missing = h->m - count_below(h, sinks, rank, at);
-    uint stretch = (max(h->c, sinks) - sinks + WG - 1) / WG;
-    uint first = min(sinks + LID * stretch, h->c), end = min(first + stretch, h->c);
+    uint missing = h->m - count_below(h, rank, at);
+    uint stretch = (max(h->c, h->sinks) - h->sinks + WG - 1) / WG;
+    uint first = min(h->sinks + LID * stretch, h->c), end = min(first + stretch, h->c);
     uint n_less = 0, n_equal = 0;
 #if WG > 1
     uint less = 0, equal = 0;
@@ -236,8 +256,8 @@ static uint fill(const struct head *h, SHARED const uint *gone, __global uint *f
 }
 
 /* The head's row of the table and the first words of moves. For one lane. */
-static void conclude(const struct head *h, uint fills, __global uint *head, __global uint *moves,
-                     const struct kept_select_params *p)
+static void conclude(const struct head *h, bool scored, uint fills, __global uint *head,
+                     __global uint *moves, const struct kept_select_params *p)
 {
     uint base = h->count - h->m;
     bool rotate = p->limit > 0 && (long)h->end + p->row_cap - h->e.shift > (long)p->limit;
@@ -249,9 +269,10 @@ static void conclude(const struct head *h, uint fills, __global uint *head, __gl
     head[KEPT_HEAD_BASE] = base;
     head[KEPT_HEAD_EDGE] = h->end;
     head[KEPT_HEAD_EVICTED] += h->m;
+    head[KEPT_HEAD_CONSOLIDATED] += h->n_gone;
     if (rotate)
         head[KEPT_HEAD_SHIFT] = h->end - base;
-    if (SCORER == KEPT_SCORER_EXPECTED && h->m > 0)
+    if (scored)
         head[KEPT_HEAD_SCORED] = 1;
 }
 
@@ -279,10 +300,15 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
     h.score = scores + h.e.first;
     h.weight = h.score + p.total;
     h.pos = meta + h.e.first;
-    h.bias = (__global const float *)h.pos + p.total;
+    h.bias = (__global float *)h.pos + p.total;
+    h.sinks = p.sinks;
+    bool is_over = h.m > 0;
+    h.n_gone = count_below(&h, 1u, &at);
+    h.m = max(h.m, h.n_gone);
     if (SCORER == KEPT_SCORER_DMS) /* what is below 0 goes whatever the budget */
-        h.m = max(h.m, count_below(&h, p.sinks, 0x80000000u, &at));
+        h.m = max(h.m, count_below(&h, 0x80000000u, &at));
     h.m = min(min(h.m, h.c > p.sinks ? h.c - p.sinks : 0), block);
+    bool scored = SCORER == KEPT_SCORER_EXPECTED && is_over && h.m > 0;
     moves += kv * KEPT_MOVES_STRIDE(block);
     for (uint i = LID; i < KEPT_MOVES_STRIDE(block); i += WG)
         moves[i] = 0;
@@ -290,12 +316,13 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
     SYNC_GLOBAL(); /* the table has been read, moves is empty */
     /* No slot to go: all of it runs all the same, without an effect. */
     if (SCORER == KEPT_SCORER_EXPECTED)
-        score_slots(&h, stats + (ulong)kv * group * KEPT_STATS_STRIDE(p.d), from, &p, scratch);
+        score_slots(&h, scored, stats + (ulong)kv * group * KEPT_STATS_STRIDE(p.d), from, &p,
+                    scratch);
     __global uint *evicted = moves + KEPT_MOVES_LISTS;
-    choose(&h, p.sinks, evicted, &at);
+    choose(&h, evicted, &at);
     if (LID == 0) {
         uint fills = fill(&h, gone, evicted + block, evicted + 2 * block);
-        conclude(&h, fills, heads + kv * KEPT_HEAD_WORDS, moves, &p);
+        conclude(&h, scored, fills, heads + kv * KEPT_HEAD_WORDS, moves, &p);
     }
     MEET_AT_END();
 }
