@@ -114,6 +114,8 @@ __kernel KEPT_GROUP void assoc_match(__global const float *raw, __global const u
         return;
     uint split = get_group_id(0), kv = get_group_id(1);
     struct extent e = extent_of(heads, kv, p.total);
+    if (is_idle(heads, kv, &e, BLOCK_END(step, p), &p))
+        return;
     struct tokens to = tokens_of(window_begin(&e, BLOCK_END(step, p), &p), &p);
     uint n_tiles = (to.before + 15) / 16;
     uint begin = (uint)((ulong)n_tiles * split / p.n_splits);

@@ -134,6 +134,8 @@ __kernel KEPT_GROUP void assoc_write(__global uint *k_slots, __global uint *v_sl
         return;
     uint kv = get_group_id(1), end = BLOCK_END(step, p);
     struct extent e = extent_of(heads, kv, p.total);
+    if (is_idle(heads, kv, &e, end, &p))
+        return;
     struct tokens to = tokens_of(window_begin(&e, end, &p), &p);
     struct nearest n = {near + 2 * (ulong)kv * p.n_splits * p.row_cap, p.n_splits, p.row_cap,
                         e.cap, p.threshold};

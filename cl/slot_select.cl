@@ -74,28 +74,38 @@ MEETING float group_total(F v, SHARED float *scratch)
 
 /* ---- scores of expected attention ---- */
 
-/* top and lse of a query head over all slots. */
-MEETING void sum_up(const struct head *h, __global const float *z, __global float *stats, uint d,
-                    SHARED float *scratch)
+/* What slots s … add to lse: z with the bias, or z alone of slots sinks … C-1. */
+static F lse_terms(const struct head *h, F v, uint s, uint apart)
+{
+    F none = (F)(-INFINITY);
+    U slot = U_OF_I(IOTA) + s;
+    I others = are_gone(h, s);
+    if (apart != 1)
+        return PICK(v + load_some(h->bias + s, h->count - s, 0.0f), none, others);
+    others = others || slot < h->sinks || slot >= h->c;
+    return PICK(v, none, others);
+}
+
+/* top and lse of a query head. */
+MEETING void sum_up(const struct head *h, __global const float *z, __global float *stats,
+                    const struct kept_select_params *p, SHARED float *scratch)
 {
     F top = (F)(-INFINITY), most = top, sum = (F)(0.0f);
     for (uint s = LID * KEPT_V; s < h->count; s += STRIDE) {
         F v = load_some(z + s, h->count - s, -INFINITY), none = (F)(-INFINITY);
-        F both = v + load_some(h->bias + s, h->count - s, 0.0f);
-        I gone = are_gone(h, s);
-        top = fmax(top, PICK(v, none, gone));
-        most = fmax(most, PICK(both, none, gone));
+        top = fmax(top, PICK(v, none, are_gone(h, s)));
+        most = fmax(most, lse_terms(h, v, s, p->apart));
     }
     float all_top = group_max(top, scratch), all_most = group_max(most, scratch);
     for (uint s = LID * KEPT_V; s < h->count; s += STRIDE) {
         F v = load_some(z + s, h->count - s, -INFINITY);
-        v = exp(v + load_some(h->bias + s, h->count - s, 0.0f) - all_most);
-        sum += PICK(v, (F)(0.0f), are_gone(h, s));
+        v = lse_terms(h, v, s, p->apart);
+        sum += PICK(exp(v - all_most), (F)(0.0f), v == -INFINITY);
     }
     float all_sum = group_total(sum, scratch);
     if (LID == 0) {
-        stats[KEPT_STATS_TOP(d)] = all_top;
-        stats[KEPT_STATS_LSE(d)] = all_most + log(all_sum);
+        stats[KEPT_STATS_TOP(p->d)] = all_top;
+        stats[KEPT_STATS_LSE(p->d)] = all_most + log(all_sum);
     }
 }
 
@@ -118,7 +128,7 @@ MEETING void score_slots(const struct head *h, bool scored, __global float *stat
         fade(h, p->keep);
     SYNC_GLOBAL();
     for (uint g = 0; scored && from == 0 && g < group; g++)
-        sum_up(h, h->z + (ulong)g * p->z_stride, stats + g * stride, p->d, scratch);
+        sum_up(h, h->z + (ulong)g * p->z_stride, stats + g * stride, p, scratch);
     SYNC_GLOBAL();
     for (uint s = from + LID * KEPT_V; scored && s < h->count; s += STRIDE) {
         uint n = h->count - s;

@@ -84,6 +84,9 @@ void main()
         return;
     }
     h = load_head(kv_head);
+    if (assoc_idle(h)) {
+        return;
+    }
     int begin = assoc_begin(assoc_window(h)), first = assoc_first(begin);
     uint before = uint(max(begin, 0)), n_tiles = (before + 15u) >> 4;
     uint from = max(share_of(n_tiles, split, p.n_splits) * 16u, p.sinks);

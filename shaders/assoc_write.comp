@@ -155,7 +155,7 @@ void main()
     }
     h = load_head(gl_WorkGroupID.y);
     begin = assoc_begin(assoc_window(h));
-    if (begin + int(own) < assoc_first(begin)) {
+    if (assoc_idle(h) || begin + int(own) < assoc_first(begin)) {
         return;
     }
     for (uint e = lane; e < KEPT_ASSOC_SUB; e += WG) {

@@ -86,19 +86,29 @@ void fade()
     }
 }
 
-// lse and top of query head g over all slots.
+// What slot s adds to lse: z with its bias, or z alone of the slots that lse is of.
+float lse_term(uint s, float v)
+{
+    bool own = s >= p.sinks && s < window_at;
+    return is_gone(s) || (p.apart == 1u && !own) ? KEPT_MINUS_INFINITY
+           : p.apart == 1u                       ? v
+                                                 : v + bias_of(s);
+}
+
+// lse and top of query head g.
 vec2 normaliser(uint g)
 {
     vec2 most = vec2(KEPT_MINUS_INFINITY);
     for (uint s = gl_LocalInvocationID.x; s < h.count; s += WG) {
         float v = z[z_at + g * p.z_stride + s];
-        vec2 pair = is_gone(s) ? most : vec2(v + bias_of(s), v);
+        vec2 pair = is_gone(s) ? most : vec2(lse_term(s, v), v);
         most = mix(most, pair, greaterThan(pair, most));
     }
     most = group_max(most);
     float sum = 0.0;
     for (uint s = gl_LocalInvocationID.x; s < h.count; s += WG) {
-        sum += is_gone(s) ? 0.0 : exp(z[z_at + g * p.z_stride + s] + bias_of(s) - most.x);
+        float v = lse_term(s, z[z_at + g * p.z_stride + s]);
+        sum += v == KEPT_MINUS_INFINITY ? 0.0 : exp(v - most.x);
     }
     sum = group_sum(sum);
     return vec2(most.x + log(sum), most.y);

@@ -145,6 +145,12 @@ int assoc_begin(uint window_at)
     return int(window_at) - int(p.row_cap) + int(p.sub * KEPT_ASSOC_SUB);
 }
 
+// Heads within their budget have no sub-batches when only those over it do.
+bool assoc_idle(kept_head h)
+{
+    return p.only_over == 1u && min(h.count, p.raw_stride) <= h.budget;
+}
+
 // The first slot of the sub-batch that has a token.
 int assoc_first(int begin)
 {

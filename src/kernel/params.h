@@ -361,7 +361,7 @@ struct kept_score_params {
  *   EXPECTED, m > 0 and count > BUDGET (else z was not made): when everything was scored (from = 0,
  *     see above), first, where keep is below 1, what slots sinks … C-1 stand for besides themselves
  *     fades: bias = log(1 + (exp(bias) - 1) keep); then for each query head of the group top = max
- *     of z over the count slots, lse = log of the sum of exp(z + bias). For every slot in [from,
+ *     of z over the count slots, lse = log of the sum of exp(z + bias) (see apart). For every slot in [from,
  *     count): score = mean over the group of exp(z + bias - lse) * |v|, weight = log(sum over the
  *     group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
@@ -381,6 +381,7 @@ struct kept_select_params {
     KEPT_U32 sinks, window, refresh;
     KEPT_U32 limit;       /* 0: absolute positions */
     KEPT_F32 keep;        /* what stays of merged weight at a refresh, above 0 to 1 */
+    KEPT_U32 apart;       /* 1: lse is of slots sinks … C-1 alone and without their biases */
 };
 
 /* slot_nearest: for evicted slot number i of a KV head, over the kept slots (pos is not
@@ -483,6 +484,7 @@ struct kept_assoc_params {
     KEPT_U32 n_splits;
     KEPT_U32 sub;         /* assoc_match, assoc_write: which sub-batch, below block / 16 */
     KEPT_F32 threshold;   /* not below -1; what is no number has no hits */
+    KEPT_U32 only_over;   /* 1: heads with count <= BUDGET have no sub-batches */
 };
 
 /* attn_peak: calibration. Plain f16 slots. For every KV head and slot s < n_slots (position s), lse

@@ -200,7 +200,8 @@ static void consolidate(const struct maintain *m)
                                        .sinks = m->retention->sinks,
                                        .window = m->retention->window,
                                        .n_splits = splits_of(store),
-                                       .threshold = m->retention->threshold};
+                                       .threshold = m->retention->threshold,
+                                       .only_over = m->retention->assoc == KEPT_ASSOC_KEPT};
     turn_keys_back(m, &params);
     for (; params.sub < m->retention->block / KEPT_ASSOC_SUB; params.sub++)
         average_like(m, &params);
@@ -238,7 +239,8 @@ static void select_slots(const struct maintain *m)
                                         .window = m->retention->window,
                                         .refresh = m->retention->refresh,
                                         .limit = limit ? limit - store->delay : 0,
-                                        .keep = m->retention->keep};
+                                        .keep = m->retention->keep,
+                                        .apart = m->retention->assoc != KEPT_ASSOC_OFF};
     call.keys[KEPT_KEY_SELECT_SCORER] = select_scorer(m->retention);
     FINISH(m, &call, &params, m->scratch->z, store->stats, store->scores, store->meta,
            store->heads_table, m->scratch->moves);

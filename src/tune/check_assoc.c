@@ -47,6 +47,7 @@ void kept_check_assoc_params(struct check_case *c, uint32_t i_table, const struc
     p->window = st->window;
     p->n_splits = bench ? 8 : kept_check_range(c, 1, 9);
     p->sub = bench ? 1 : kept_check_range(c, 0, st->block.block / KEPT_ASSOC_SUB - 1);
+    p->only_over = !bench && kept_check_chance(c, 30);
     p->threshold = bench ? 0.95f : thresholds[kept_check_range(c, 0, 7)];
     pick_rotation(c, i_table, st);
     size_t used = strlen(c->shape);
@@ -122,7 +123,8 @@ static struct check_assoc_head head_of(const struct check_case *c, struct ref_he
     int64_t first = begin > p->sinks ? begin : p->sinks, end = begin + KEPT_ASSOC_SUB;
     a.before = begin > 0 ? (uint32_t)begin : 0;
     a.first = (uint32_t)first;
-    a.end = end > first ? (uint32_t)end : a.first;
+    bool idle = p->only_over == 1 && count <= head.budget;
+    a.end = end > first && !idle ? (uint32_t)end : a.first;
     a.entry = KEPT_ASSOC_SUB * p->sub + (uint32_t)(first - begin);
     return a;
 }

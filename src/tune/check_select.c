@@ -188,6 +188,7 @@ void kept_gen_slot_select(struct check_case *c)
     p->window = st.window;
     p->refresh = kept_check_chance(c, 30) ? 64 : 4096;
     p->keep = kept_check_chance(c, 50) ? 1 : 0.55f + 0.45f * kept_check_unit(c);
+    p->apart = kept_check_chance(c, 40);
     p->limit = kept_check_chance(c, 50) ? 0 : kept_check_range(c, 1, 2 * (uint32_t)st.block.end);
     kept_check_bind_f32(c, SEL_Z, (uint64_t)(p->n_head + p->n_kv) * p->z_stride);
     kept_check_bind_f32(c, SEL_STATS, (uint64_t)p->n_head * KEPT_STATS_STRIDE((uint64_t)p->d));
@@ -244,15 +245,20 @@ static double bound_sums(struct check_case *c, const struct scored *s, uint32_t 
     double most = -INFINITY, sum = 0, error = 0;
     if (s->from != 0)
         return 0;
-    for (uint32_t i = 0; i < s->count; i++)
-        most = is_gone(s, i) ? most : fmax(most, z[i] + s->bias[i]);
-    for (uint32_t i = 0; i < s->count; i++) {
+    bool apart = s->p->apart == 1;
+    uint32_t from = apart ? s->p->sinks : 0, end = apart ? s->c : s->count;
+    for (uint32_t i = from; i < end; i++)
+        most = is_gone(s, i) ? most : fmax(most, z[i] + (apart ? 0 : s->bias[i]));
+    for (uint32_t i = from; i < end; i++) {
         if (is_gone(s, i))
             continue;
-        double v = z[i] + s->bias[i] - most, w = exp(v);
-        double parts = fabs(z[i]) + fabs(s->bias[i]) + fabs(most);
+        double bias = apart ? 0 : s->bias[i], v = z[i] + bias - most, w = exp(v);
+        double parts = fabs(z[i]) + fabs(bias) + fabs(most);
         sum += w;
-        error += w > 0 ? w * (kept_check_exp_bound(v) + 2 * CHECK_U * parts + s->of_bias[i]) : 0;
+        error +=
+            w > 0
+                ? w * (kept_check_exp_bound(v) + 2 * CHECK_U * parts + (apart ? 0 : s->of_bias[i]))
+                : 0;
     }
     double lse = kept_check_want(c, SEL_STATS, at + KEPT_STATS_LSE(s->p->d));
     double bound = error / sum + (4 * sqrt(s->count) + 4) * CHECK_U + log_bound(log(sum)) +

@@ -55,6 +55,8 @@ static struct assoc assoc_of(const struct job *job, uint32_t h, uint8_t *meta, c
     int32_t end = a.begin + (int32_t)KEPT_ASSOC_SUB;
     a.first = a.begin > 0 && (uint32_t)a.begin > p->sinks ? (uint32_t)a.begin : p->sinks;
     a.end = end > 0 && (uint32_t)end > a.first ? (uint32_t)end : a.first;
+    if (p->only_over == 1 && count <= a.head.budget)
+        a.end = a.first;
     a.entry = KEPT_ASSOC_SUB * p->sub + (a.first - (uint32_t)a.begin);
     a.raw = (float *)raw + (size_t)h * p->raw_stride * p->d;
     return a;

@@ -62,13 +62,14 @@ static void store_some(float *p, uint32_t n, vf v)
     memcpy(p, lanes, (n < 16 ? n : 16) * sizeof *p);
 }
 
-/* z, with biases where bias is not NULL, of slots i … i + 15; of none and of consolidated ones
- * -infinity. */
-static vf load_z(const struct select *s, const float *z, const float *bias, uint32_t i)
+/* z, with biases where bias is not NULL, of slots i … i + 15 below `end`; of others and of
+ * consolidated ones -infinity. */
+static vf load_z(const struct select *s, const float *z, const float *bias, uint32_t i,
+                 uint32_t end)
 {
-    vf x = load_some(z + i, s->count - i, -INFINITY);
+    vf x = load_some(z + i, end - i, -INFINITY);
     if (bias != NULL)
-        x = vf_add(x, load_some(bias + i, s->count - i, 0));
+        x = vf_add(x, load_some(bias + i, end - i, 0));
     return s->any_gone ? vf_select(gone_lanes(s, i), vf_set(-INFINITY), x) : x;
 }
 
@@ -78,13 +79,16 @@ static void sum_up(const struct select *s, uint32_t g)
     const float *z = s->z + (size_t)g * s->p->z_stride;
     float *stats = s->stats + (size_t)g * KEPT_STATS_STRIDE((size_t)s->p->d);
     vf top = vf_set(-INFINITY), most = top, sum = vf_set(0);
-    for (uint32_t i = 0; i < s->count; i += 16) {
-        top = vf_max(load_z(s, z, NULL, i), top); /* NaN leaves it as it is */
-        most = vf_max(load_z(s, z, s->bias, i), most);
-    }
-    float high = vf_hmax(most);
+    bool apart = s->p->apart == 1;
+    const float *bias = apart ? NULL : s->bias;
+    uint32_t from = apart ? s->p->sinks : 0, end = apart ? s->c : s->count;
     for (uint32_t i = 0; i < s->count; i += 16)
-        sum = vf_add(sum, vf_exp(vf_sub(load_z(s, z, s->bias, i), vf_set(high))));
+        top = vf_max(load_z(s, z, NULL, i, s->count), top); /* NaN leaves it as it is */
+    for (uint32_t i = from; i < end; i += 16)
+        most = vf_max(load_z(s, z, bias, i, end), most);
+    float high = vf_hmax(most);
+    for (uint32_t i = from; i < end; i += 16)
+        sum = vf_add(sum, vf_exp(vf_sub(load_z(s, z, bias, i, end), vf_set(high))));
     stats[KEPT_STATS_TOP(s->p->d)] = vf_hmax(top);
     stats[KEPT_STATS_LSE(s->p->d)] = high + logf(vf_hsum(sum));
 }

@@ -14,6 +14,7 @@ struct assoc {
     struct ref_block block;
     struct ref_head head;
     uint32_t c, from; /* where the window begins; the first slot that leaves it */
+    bool idle;        /* no sub-batches */
     int64_t begin;    /* T: where the sub-batch begins, may be negative */
     struct ref_slots k, v;
     struct ref_rope rope;
@@ -29,6 +30,7 @@ static void take_head(struct assoc *a, uint32_t h, const uint8_t *heads, uint8_t
     const struct kept_assoc_params *p = a->p;
     a->head = ref_head_at((const uint32_t *)heads, h, p->total);
     uint32_t count = ref_min(ref_head_count(&a->head, a->block.end), p->raw_stride);
+    a->idle = p->only_over == 1 && count <= a->head.budget;
     a->c = count > p->window ? count - p->window : 0;
     a->from = a->c > a->block.block ? a->c - a->block.block : 0;
     a->from = a->from > p->sinks ? a->from : p->sinks;
@@ -119,7 +121,7 @@ static uint32_t tokens_of(const struct assoc *a, uint32_t *first)
 {
     int64_t end = a->begin + KEPT_ASSOC_SUB;
     *first = a->begin > a->p->sinks ? (uint32_t)a->begin : a->p->sinks;
-    return end > *first && end <= a->c ? (uint32_t)end : *first;
+    return !a->idle && end > *first && end <= a->c ? (uint32_t)end : *first;
 }
 
 void ref_assoc_match(const struct kept_host_call *call)

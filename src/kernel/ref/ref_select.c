@@ -36,12 +36,14 @@ static void sum_up(const struct select *s, uint32_t g)
     const float *z = s->z + (uint64_t)g * s->p->z_stride;
     float *stats = s->stats + (uint64_t)g * KEPT_STATS_STRIDE(s->p->d);
     double top = -INFINITY, most = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < s->count; i++) {
-        top = is_gone(s, i) ? top : fmax(top, z[i]);
-        most = is_gone(s, i) ? most : fmax(most, (double)z[i] + s->bias[i]);
-    }
+    bool apart = s->p->apart == 1;
+    uint32_t from = apart ? s->p->sinks : 0, end = apart ? s->c : s->count;
     for (uint32_t i = 0; i < s->count; i++)
-        sum += is_gone(s, i) ? 0 : exp((double)z[i] + s->bias[i] - most);
+        top = is_gone(s, i) ? top : fmax(top, z[i]);
+    for (uint32_t i = from; i < end; i++)
+        most = is_gone(s, i) ? most : fmax(most, (double)z[i] + (apart ? 0 : s->bias[i]));
+    for (uint32_t i = from; i < end; i++)
+        sum += is_gone(s, i) ? 0 : exp((double)z[i] + (apart ? 0 : s->bias[i]) - most);
     stats[KEPT_STATS_TOP(s->p->d)] = (float)top;
     stats[KEPT_STATS_LSE(s->p->d)] = (float)(most + log(sum));
 }
