@@ -39,14 +39,13 @@ enum kept_positions {
     KEPT_POSITIONS_COMPACT /* gaps close: input may be longer than the trained context */
 };
 
-/* Associative memory (CAMELoT, He et al. 2024, arXiv 2402.13449): what leaves the window is averaged
- * into the slot with the most similar un-rotated key when their cosine reaches a threshold. */
-enum kept_assoc {
-    KEPT_ASSOC_OFF,
-    KEPT_ASSOC_KEPT,     /* at its mean position, with the logarithm of its count as bias; the least
-                            expected attention goes */
-    KEPT_ASSOC_PUBLISHED /* at one position, without a bias; what was not touched longest goes */
-};
+/* Associative memory (CAMELoT, He et al. 2024, arXiv 2402.13449): what leaves the window is
+ * averaged into the slot with the most similar un-rotated key when their cosine reaches a
+ * threshold.
+ * kept: in heads over their budget; at the mean position, with the logarithm of the count as bias;
+ * the least expected attention goes. published: in all heads, at one position, without a bias; what
+ * was not touched longest goes. */
+enum kept_assoc { KEPT_ASSOC_OFF, KEPT_ASSOC_KEPT, KEPT_ASSOC_PUBLISHED };
 
 typedef struct kept_sidecar kept_sidecar;
 

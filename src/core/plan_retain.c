@@ -124,6 +124,14 @@ static bool has_global_layers(const struct kept_plan *plan)
     return false;
 }
 
+/* Heads share out their slots when that was asked for; associative memory alone gives all alike. */
+static bool uses_sidecar(const struct kept_plan *plan)
+{
+    const struct kept_retain_params *params = &plan->params.retain;
+    return params->sidecar && params->mode == KEPT_RETAIN_SCORED &&
+           plan->retention.assoc != KEPT_ASSOC_PUBLISHED;
+}
+
 static void say_retention(struct kept_plan *plan)
 {
     const struct kept_retention *r = &plan->retention;
@@ -146,13 +154,13 @@ static void say_retention(struct kept_plan *plan)
         kept_plan_choose(plan, "associative", "asked for",
                          "%s form, tokens whose keys have a cosine of %.3g share a slot",
                          r->assoc == KEPT_ASSOC_KEPT ? "kept" : "published", (double)r->threshold);
-    if (!window && r->assoc != KEPT_ASSOC_PUBLISHED)
+    if (!window && plan->params.retain.mode == KEPT_RETAIN_SCORED)
         kept_plan_choose(
             plan, "budgets",
-            plan->params.retain.sidecar
+            uses_sidecar(plan)
                 ? "the sidecar says what each head needs"
                 : "no sidecar: every head alike, which loses recall; kept fit makes one",
-            "%s", plan->params.retain.sidecar ? "per head" : "uniform");
+            "%s", uses_sidecar(plan) ? "per head" : "uniform");
 }
 
 static void check_gate(struct kept_plan *plan)
@@ -276,8 +284,7 @@ static void spread_budget(struct kept_plan *plan, uint32_t i, struct kept_head_s
     const struct kept_shape *shape = plan->shape;
     uint32_t n_kv = shape->layers[i].n_kv, most = r->compact ? COMPACT_SHARE(r->past) : r->past;
     uint32_t *budgets = NULL;
-    if (plan->params.retain.sidecar && r->mode == KEPT_RETAIN_SCORED &&
-        r->assoc != KEPT_ASSOC_PUBLISHED) {
+    if (uses_sidecar(plan)) {
         if (!plan->head_budgets) {
             budgets =
                 kept_arena_array(&plan->arena, (size_t)shape->n_layers * n_kv, sizeof *budgets);

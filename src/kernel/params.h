@@ -343,8 +343,7 @@ struct kept_stats_params {
 struct kept_score_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d, n_rot, rope_pairs;
-    KEPT_U32 total;       /* slots of all heads */
-    KEPT_U32 z_stride;
+    KEPT_U32 total, z_stride; /* total: slots of all heads */
     KEPT_U32 hi_bias, mean_row;
     KEPT_U32 sinks, window, refresh;
     KEPT_F32 q_scale;
@@ -361,9 +360,9 @@ struct kept_score_params {
  *   EXPECTED, m > 0 and count > BUDGET (else z was not made): when everything was scored (from = 0,
  *     see above), first, where keep is below 1, what slots sinks … C-1 stand for besides themselves
  *     fades: bias = log(1 + (exp(bias) - 1) keep); then for each query head of the group top = max
- *     of z over the count slots, lse = log of the sum of exp(z + bias) (see apart). For every slot in [from,
- *     count): score = mean over the group of exp(z + bias - lse) * |v|, weight = log(sum over the
- *     group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
+ *     of z over the count slots, lse = log of the sum of exp(z + bias) (see apart). For every slot
+ *     in [from, count): score = mean over the group of exp(z + bias - lse) * |v|, weight = log(sum
+ *     over the group of exp(z - top)) + bias; both into their planes. SCORED becomes 1.
  *   RECENT: score = pos. DIRECT and RECENT leave the score planes alone.
  *   Consolidated slots, whose pos is KEPT_POS_GONE when the kernel begins (only slots sinks … C-1
  *   are looked at), count as follows: m is at least their number, they go before all others, top
@@ -468,8 +467,7 @@ struct kept_rotate_params {
  *             outside the table, as above), Hadamard where KT is quantised, stored
  *     Hits: pos = KEPT_POS_GONE, weight = -inf. Others: with FORM 1 score = E. Where pos_t or pos_r
  *     is not within ±(2^24 - 1), or outside the table when rope_pairs is not NONE, pos_t - pos_r
- *     counts as 0.
- */
+ *     counts as 0. */
 #define KEPT_ASSOC_COUNT 2u
 #define KEPT_ASSOC_FRAC 3u
 #define KEPT_ASSOC_STAMP 4u

@@ -1,9 +1,9 @@
 /* memory/retain.c: extents, scratch and maintenance calls of budgeted stores.
  *
  * Maintenance of a layer, in order: queries into the running sums, scores (all slots every
- * `refresh` tokens, in between those that leave the window), consolidation of what leaves the window
- * (associative memory), the choice of what goes, the nearest
- * kept slot of each that goes and the transfer of its value, the moves that close the gaps. Compact
+ * `refresh` tokens, in between those that leave the window), consolidation of what leaves the
+ * window (associative memory), the choice of what goes, the nearest kept slot of each that goes and
+ * the transfer of its value, the moves that close the gaps. Compact
  * positions add two calls that do nothing until a head's positions reach their limit.
  */
 #include "memory/retain.h"
@@ -287,8 +287,8 @@ static void move_slots(const struct maintain *m)
            m->scratch->moves);
 }
 
-/* Keys turned to other positions: ranks when positions run out; always: the memory to the one before
- * the window. */
+/* Keys turned to other positions: ranks when positions run out; always: the memory to the one
+ * before the window. */
 static void turn_keys(const struct maintain *m, bool always)
 {
     const struct kept_store *store = m->store;

@@ -141,12 +141,12 @@ static json_t *perplexity_json(const struct job *job, double tps)
         cli_standard_error(&job->score), "nll", cli_score_mean(&job->score), "tokens_per_second",
         tps, "planned_bytes", (json_int_t)stats.planned_bytes, "actual_bytes",
         (json_int_t)stats.actual_bytes, "running", job->running);
-    json_t *past =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "kv_bytes", (json_int_t)plan->kv_bytes,
-                  "scorer_bytes", (json_int_t)plan->scorer_bytes, "kv_slots_live",
-                  (json_int_t)cli_slots_per_head(&job->engine, &job->slots), "evicted",
-                  (json_int_t)job->slots.evicted, "merged", (json_int_t)job->slots.merged,
-                  "consolidated", (json_int_t)job->slots.consolidated, "setting", cli_past_json(&job->engine));
+    json_t *past = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "kv_bytes", (json_int_t)plan->kv_bytes,
+        "scorer_bytes", (json_int_t)plan->scorer_bytes, "kv_slots_live",
+        (json_int_t)cli_slots_per_head(&job->engine, &job->slots), "evicted",
+        (json_int_t)job->slots.evicted, "merged", (json_int_t)job->slots.merged, "consolidated",
+        (json_int_t)job->slots.consolidated, "setting", cli_past_json(&job->engine));
     json_t *times = job->in_stream ? cli_stream_json(&job->stream) : NULL;
     if (object && past)
         json_object_update(object, past);
