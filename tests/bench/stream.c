@@ -2,11 +2,14 @@
  * what it measured, as JSON.
  *
  *   stream MODEL IDS DEVICE TOKENS DECODE BUDGET [sidecar FILE] [kv 0|1|2] [full 1] [chunk N]
+ *          [context N] [positions 0|1] [assoc M] [window 1] [save FILE] [load FILE]
  *
  * Evaluates TOKENS tokens (the ids again and again) in steps of 1024 with compact positions, then
  * DECODE tokens one at a time. Prints tokens per second of every step; mean, median and 99th
  * percentile of a decoded token; live slots; bytes planned and in use at the end. full 1:
- * everything kept.
+ * everything kept; assoc M: with so much associative memory, heads alike, BUDGET 0; window 1: by
+ * age. save: the session after the prefill; load: instead of it (a slow device decodes after what
+ * another one read).
  */
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
 
@@ -41,6 +44,7 @@ struct stream {
     kept_sidecar *sidecar;
     int32_t *ids;
     uint32_t n_ids;
+    const char *save, *load;
 };
 
 static kept_status eval(struct stream *s, uint32_t n, struct kept_error *err)
@@ -56,6 +60,8 @@ static kept_status eval(struct stream *s, uint32_t n, struct kept_error *err)
 static kept_status prefill(struct stream *s, uint32_t n, struct kept_error *err)
 {
     kept_status status = KEPT_OK;
+    if (s->load)
+        return kept_session_load(s->session, s->load, err);
     printf("\"prefill_tps\": [");
     for (uint32_t at = 0; at < n && status == KEPT_OK; at += STEP) {
         double begin = now_s();
@@ -64,6 +70,8 @@ static kept_status prefill(struct stream *s, uint32_t n, struct kept_error *err)
         fflush(stdout);
     }
     printf("],\n");
+    if (status == KEPT_OK && s->save)
+        status = kept_session_save(s->session, s->save, err);
     return status;
 }
 
@@ -116,8 +124,21 @@ static kept_status start(struct stream *s, int argc, char **argv, struct kept_er
             params.k_type = params.v_type = (enum kept_slot_type)n;
         else if (strcmp(argv[i], "chunk") == 0)
             params.chunk_tokens = n;
+        else if (strcmp(argv[i], "context") == 0)
+            params.context_tokens = n;
+        else if (strcmp(argv[i], "positions") == 0)
+            params.retain.positions = (enum kept_positions)n;
+        else if (strcmp(argv[i], "window") == 0 && n)
+            params.retain.mode = KEPT_RETAIN_WINDOW;
         else if (strcmp(argv[i], "full") == 0 && n)
             params.retain = (struct kept_retain_params){0};
+        else if (strcmp(argv[i], "assoc") == 0)
+            params.retain = (struct kept_retain_params){
+                .assoc = KEPT_ASSOC_KEPT, .assoc_slots = n, .positions = KEPT_POSITIONS_COMPACT};
+        else if (strcmp(argv[i], "save") == 0)
+            s->save = argv[i + 1];
+        else if (strcmp(argv[i], "load") == 0)
+            s->load = argv[i + 1];
     }
     if (params.retain.mode != KEPT_RETAIN_FULL)
         params.retain.sidecar = s->sidecar;
