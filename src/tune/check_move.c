@@ -55,7 +55,8 @@ void kept_bound_slot_move(struct check_case *c)
     const struct kept_move_params *p = &c->params.move;
     for (uint32_t h = 0; kept_check_maintains(c) && h < p->n_kv; h++) {
         struct ref_head head = kept_check_head_before(c, MOVE_HEADS, h, p->total);
-        if (!kept_check_is_spoilt(c, MOVE_MOVES, h))
+        uint64_t at = (uint64_t)h * KEPT_MOVES_STRIDE(p->row_cap) + KEPT_MOVES_M;
+        if (!kept_check_is_spoilt(c, MOVE_MOVES, h) || c->bind[MOVE_MOVES].before[at] == 0)
             continue;
         uint64_t k = KEPT_TILE_WORDS(kept_check_key(c, "KT"), p->d);
         uint64_t v = KEPT_TILE_WORDS(kept_check_key(c, "VT"), p->d);

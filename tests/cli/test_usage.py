@@ -30,7 +30,7 @@ for option, value in [("-n", "many"), ("-n", "-1"), ("--context", "0"), ("--cont
                       ("--memory", "-1MiB"), ("--memory", "5QiB"), ("--seed", "99999999999999999999"),
                       ("--chunk", ""), ("--log-level", "loud"), ("--stop", ""), ("--threads", "4096")]:
     fails(2, "run", LLAMA, "-p", "a", option, value, says=[f"'{value}'"] if value else [])
-for option, value in [("--assoc", "64"), ("--facts", "store"), ("--activations", "q8")]:
+for option, value in [("--facts", "store"), ("--activations", "q8")]:
     fails(2, "run", LLAMA, "-p", "a", option, value, says=[option, "not available in this version"])
 fails(2, "run", LLAMA, "-p", "a", "--device", "gpu", says=["'gpu'"])
 fails(2, "run", LLAMA, "-p", "a", "--device", "cpu,cpu", says=["more than one device"])

@@ -64,12 +64,19 @@ static kept_status damaged_submit(struct kept_device *device, struct kept_record
     return t.real->submit(device, list, n, err);
 }
 
+/* Rows that write pairs of a likeness and a slot, of which the best alone counts. */
+static bool writes_likenesses(void)
+{
+    return t.row->id == KEPT_KERNEL_SLOT_NEAREST || t.row->id == KEPT_KERNEL_ASSOC_MATCH;
+}
+
 /* The written word of the largest magnitude (written), or any that was left alone. */
 static uint32_t *find_word(const struct kept_bind *out, bool written)
 {
     uint32_t *found = NULL, *words = words_of(out);
     for (uint64_t i = 0; i < out->n_bytes / 4; i++) {
-        if ((words[i] != t.before[i]) != written || (words[i] & 0x7F800000) == 0x7F800000)
+        if ((words[i] != t.before[i]) != written || (writes_likenesses() && i % 2 == 1) ||
+            (words[i] & 0x7F800000) == 0x7F800000)
             continue;
         if (found == NULL || (words[i] & INT32_MAX) > (*found & INT32_MAX))
             found = &words[i];
@@ -103,7 +110,10 @@ static kept_status damaged_wait(struct kept_device *device, uint64_t timeout_ns,
     if (t.before == NULL)
         return status;
     uint32_t *word = word_to_damage();
-    if (word != NULL) {
+    if (word != NULL && writes_likenesses() && t.damage == DAMAGE_OUTPUT) {
+        *word = 0x7E000000u; /* better than all */
+        t.n_damaged++;
+    } else if (word != NULL) {
         *word ^= (*word & INT32_MAX) == 0 ? 0x20000000u : 0x00400040u; /* not lost as a denormal */
         t.n_damaged++;
     }

@@ -53,7 +53,7 @@ const struct cli_option cli_option_table[] = {
       .words = "absolute compact" },
 
     { "assoc", 0, CLI_COUNT, PLANS, AT(past.assoc_slots), "SLOTS",
-      "associative memory: so many slots per KV head, on top, for what leaves the window",
+      "associative memory: slots per KV head for what leaves the window",
       .low = 1, .high = 1 << 20 },
     { "assoc-threshold", 0, CLI_REAL, PLANS, AT(past.assoc_threshold), "R",
       "cosine of keys from which tokens share a slot (0.95)", .low = -1, .high = 2 },
@@ -151,9 +151,6 @@ const struct cli_option cli_option_table[] = {
       "time real shapes instead of comparing" },
 
     /* later versions */
-    { "assoc", 0, CLI_ONLY, PLANS, 0, "SLOTS" },
-    { "assoc-threshold", 0, CLI_ONLY, PLANS, 0, "R" },
-    { "assoc-form", 0, CLI_ONLY, PLANS, 0, "kept|published" },
     { "facts", 0, CLI_ONLY, PLANS, 0, "STORE" },
     { "facts-top", 0, CLI_ONLY, PLANS, 0, "K" },
     { "facts-scope", 0, CLI_ONLY, PLANS, 0, "W" },

@@ -146,7 +146,8 @@ void cli_past_notes(const struct cli_engine *engine)
         cli_note(settings,
                  "Keys of 4 bits cost models of this size about 3.5 %% of perplexity (measured on "
                  "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
-    if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains && !engine->sidecar)
+    if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains &&
+        !engine->sidecar)
         cli_note(
             settings,
             "There is no sidecar for this model, so every head gets the same budget. That loses "
