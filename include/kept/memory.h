@@ -69,7 +69,7 @@ struct kept_retain_params {
      * head in the mean, on top of the budget (without one: of the safe tokens). */
     enum kept_assoc assoc;
     uint32_t assoc_slots;
-    float assoc_threshold; /* cosine, above -1 to 2 (above 1: nothing is alike); 0: 0.95 */
+    float assoc_threshold; /* cosine, -1 (all are alike) to 2 (above 1: none are); 0: 0.95 */
 };
 
 /* ---- sidecar ---- */

@@ -96,7 +96,7 @@ static double tokens_of(struct run *run, uint32_t layer, uint32_t head)
     static struct kept_memory_slot memory[MEMORY];
     uint32_t position = kept_session_position(run->session);
     uint32_t n = memory_of(run, layer, head, memory), live = live_of(run, layer, head);
-    uint32_t budget, planned;
+    uint32_t budget, planned, limit = run->plan->retention.limit;
     double tokens = live - n;
     assert_true(kept_plan_head(run->plan, layer, head, &budget, &planned));
     assert_true(n <= budget && n <= live && live <= planned);
@@ -104,6 +104,7 @@ static double tokens_of(struct run *run, uint32_t layer, uint32_t head)
         assert_true(memory[i].tokens >= 1 && memory[i].tokens <= (float)position);
         assert_true(memory[i].touched > 0 && memory[i].touched <= (int32_t)position);
         assert_true(memory[i].position >= -0.5f && memory[i].position < (float)position);
+        assert_true(limit == 0 || memory[i].position < (float)limit);
         tokens += (double)memory[i].tokens;
     }
     return tokens;
@@ -419,15 +420,17 @@ static void a_single_slot(void **state)
 {
     (void)state;
     static struct kept_memory_slot memory[MEMORY];
-    for (int c = 0; c < 8; c++) {
-        enum kept_assoc form = c & 1 ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
+    for (int c = 0; c < 12; c++) { /* 8 and on: compact positions */
+        enum kept_assoc form = c < 8 && c & 4 ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
         struct kept_plan_params p = with_memory(512, form, 1, c & 2 ? -1 : 0.6f);
         struct run run = {0};
-        uint32_t safe = c & 4 ? 0 : SAFE;
-        p.retain.sinks = c & 4 ? -1 : 4;
-        p.retain.protect = c & 4 ? -1 : 32;
+        uint32_t safe = c & 1 ? 0 : SAFE, end = c < 8 ? 450 : 3000;
+        p.context_tokens = c < 8 ? 512 : 3000;
+        p.retain.positions = c < 8 ? KEPT_POSITIONS_ABSOLUTE : KEPT_POSITIONS_COMPACT;
+        p.retain.sinks = c & 1 ? -1 : 4;
+        p.retain.protect = c & 1 ? -1 : 32;
         open_with(&run, LLAMA, &p);
-        while (kept_session_position(run.session) < 450) {
+        while (kept_session_position(run.session) < end) {
             run_must_eval(run.session, 150);
             assert_adds_up(&run);
             assert_int_equal(memory_of(&run, 1, 1, memory), 1);
@@ -444,17 +447,19 @@ static void a_single_slot(void **state)
 static void saved_and_loaded(void **state)
 {
     (void)state;
-    for (int c = 0; c < 8; c++) {
-        enum kept_assoc form = c & 1 ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
+    for (int c = 0; c < 10; c++) { /* 8 and on: compact positions */
+        enum kept_assoc form = c & 1 && c < 8 ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
         struct kept_plan_params p = with_memory(512, form, 75, 0.6f), other;
         struct run run = {0};
         struct kept_error err = {0};
         float want[2][N_VOCAB_MOST];
         const char *model = c & 4 ? GEMMA : LLAMA;
         p.k_type = p.v_type = c & 2 ? KEPT_SLOT_Q8_0 : KEPT_SLOT_F16;
+        p.context_tokens = c < 8 ? 512 : 2000;
+        p.retain.positions = c < 8 ? KEPT_POSITIONS_ABSOLUTE : KEPT_POSITIONS_COMPACT;
         open_with(&run, model, &p);
         uint32_t bytes = kept_model_info(run.model)->n_vocab * (uint32_t)sizeof(float);
-        run_must_eval(run.session, 256);
+        run_must_eval(run.session, c < 8 ? 256 : 768);
         run_must_eval(run.session, 1); /* in the middle of a block's maintenance */
         assert_int_equal(kept_session_save(run.session, PATH, &err), KEPT_OK);
         run_must_eval(run.session, 1);
@@ -476,7 +481,7 @@ static void saved_and_loaded(void **state)
         assert_memory_equal(&counts, &got, sizeof got);
         assert_true(got.consolidated > 0);
         run_close(&run);
-        for (int i = 0; i < 4; i++) { /* memories of another kind */
+        for (int i = c < 8 ? 0 : 2; i < 4; i++) { /* memories of another kind */
             other = p;
             other.retain.assoc_threshold += i == 0 ? 0.01f : 0;
             other.retain.assoc = i == 1   ? (enum kept_assoc)(3 - form)
@@ -523,6 +528,46 @@ static void going_back(void **state)
             assert_int_equal(kept_session_rewind(run.session, 0, &err), KEPT_OK);
         }
         assert_int_equal(counts_of(&run).consolidated, 0);
+        run_close(&run);
+    }
+}
+
+/* Tokens held from a block's edge on leave no trace. */
+static void held_tokens(void **state)
+{
+    (void)state;
+    static struct kept_memory_slot before[MEMORY], after[MEMORY];
+    for (int form = KEPT_ASSOC_KEPT; form <= KEPT_ASSOC_PUBLISHED; form++) {
+        struct kept_plan_params p = with_memory(512, (enum kept_assoc)form, 60, 0.6f);
+        struct run run = {0};
+        struct kept_error err = {0};
+        int32_t tokens[150];
+        float want[N_VOCAB_MOST];
+        p.retain.hold_tokens = 150;
+        open_with(&run, LLAMA, &p);
+        uint32_t bytes = kept_model_info(run.model)->n_vocab * (uint32_t)sizeof(float);
+        for (uint32_t i = 0; i < 150; i++)
+            tokens[i] = run_token(i + 7);
+        struct kept_eval_params held = {.tokens = tokens, .n_tokens = 150, .hold = true};
+        run_must_eval(run.session, 320);
+        run_must_eval(run.session, 100);
+        memcpy(want, last_logits(&run), bytes);
+        assert_int_equal(kept_session_rewind(run.session, 0, &err), KEPT_OK);
+        run_must_eval(run.session, 320);
+        uint32_t n = 0;
+        for (int again = 0; again < 3; again++) { /* the first ends the block's maintenance */
+            held.n_tokens = again == 1 ? 9 : 150;
+            assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+            last_logits(&run);
+            assert_int_equal(kept_session_rewind(run.session, 320, &err), KEPT_OK);
+            assert_adds_up(&run);
+            n = again == 0 ? memory_of(&run, 2, 1, before) : n;
+            assert_int_equal(memory_of(&run, 2, 1, after), n);
+            assert_true(n > 0);
+            assert_memory_equal(before, after, n * sizeof *before);
+        }
+        run_must_eval(run.session, 100);
+        assert_memory_equal(want, last_logits(&run), bytes);
         run_close(&run);
     }
 }
@@ -652,6 +697,7 @@ int main(void)
         cmocka_unit_test(a_single_slot),
         cmocka_unit_test(saved_and_loaded),
         cmocka_unit_test(going_back),
+        cmocka_unit_test(held_tokens),
         cmocka_unit_test(questions_that_are_refused),
         cmocka_unit_test(decoding_after_a_prefill),
     };
