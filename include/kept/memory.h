@@ -47,6 +47,9 @@ enum kept_positions {
  * was not touched longest goes. */
 enum kept_assoc { KEPT_ASSOC_OFF, KEPT_ASSOC_KEPT, KEPT_ASSOC_PUBLISHED };
 
+#define KEPT_DEFAULT_PROTECT 128u
+#define KEPT_DEFAULT_SINKS   4u
+
 typedef struct kept_sidecar kept_sidecar;
 
 /* All zero: full retention. */
@@ -56,8 +59,8 @@ struct kept_retain_params {
      * context or more is full retention. */
     uint32_t budget_slots;
     float budget_percent; /* of the context (of the trained length, where that is shorter) */
-    int32_t protect;      /* last tokens that are safe; 0: 128, negative: none */
-    int32_t sinks;        /* first tokens that are safe; 0: 4, negative: none */
+    int32_t protect;      /* last tokens that are safe; 0: the default, negative: none */
+    int32_t sinks;        /* first tokens that are safe; 0: the default, negative: none */
     enum kept_scorer scorer;
     bool no_merge; /* dropped values are lost instead of going to their nearest kept slot */
     enum kept_positions positions;

@@ -47,6 +47,7 @@ struct kept_plan_info {
     uint64_t kv_bytes;     /* slots, their positions and biases; without room for held tokens */
     uint64_t scorer_bytes; /* what ranks them: running sums of queries, stored scores */
     uint64_t slots;        /* live at most, of all KV heads of all layers together */
+    uint64_t memory_slots; /* of those: associative memory's: neither first nor last tokens */
     bool retains;          /* something may be evicted */
     uint32_t context_tokens, chunk_tokens, logits_rows;
     uint32_t n_regions, n_choices, n_alternatives, n_buffers, n_calls_prefill, n_calls_decode;

@@ -179,6 +179,9 @@ static void sum_layer(struct kept_plan *plan, uint32_t i)
         else if (!planned->ring && cap > held)
             cap -= held;
         plan->info.slots += planned->budgeted ? planned->store.heads[h].budget : cap;
+        if (planned->budgeted && plan->retention.assoc != KEPT_ASSOC_OFF)
+            plan->info.memory_slots +=
+                planned->store.heads[h].budget - plan->retention.sinks - plan->retention.window;
         plan->info.kv_bytes += kept_slot_bytes(plan->k_type, layer->d, cap) +
                                kept_slot_bytes(plan->v_type, layer->d, cap) +
                                (planned->budgeted ? kept_meta_bytes(&plan->retention, cap) : 0);

@@ -14,8 +14,6 @@
 #include "base/status.h"
 #include "core/sidecar_internal.h"
 
-#define DEFAULT_PROTECT   128u
-#define DEFAULT_SINKS     4u
 #define DEFAULT_REFRESH   256u
 #define DEFAULT_THRESHOLD 0.95f /* cosine of tokens that are alike */
 #define MAX_PROTECT       (1u << 20)
@@ -257,8 +255,8 @@ void kept_plan_retention(struct kept_plan *plan)
     out->on = true;
     out->past = out->compact && context > trained ? trained : context;
     out->limit = out->compact ? out->past : 0;
-    out->sinks = safe_tokens(params->sinks, DEFAULT_SINKS);
-    out->window = safe_tokens(params->protect, DEFAULT_PROTECT);
+    out->sinks = safe_tokens(params->sinks, KEPT_DEFAULT_SINKS);
+    out->window = safe_tokens(params->protect, KEPT_DEFAULT_PROTECT);
     if (out->window > MAX_PROTECT || out->sinks > MAX_PROTECT)
         kept_plan_fail(plan, KEPT_E_ARGUMENT, "%u protected and %u first tokens: at most %u",
                        out->window, out->sinks, MAX_PROTECT);
