@@ -29,6 +29,7 @@ struct method {
     enum kept_retain mode;
     enum kept_scorer scorer;
     bool merge, sidecar, q8;
+    enum kept_assoc assoc;
 };
 
 static const struct method methods[] = {
@@ -45,6 +46,10 @@ static const struct method methods[] = {
      KEPT_SCORER_BY_EXPECTED, true, true, false},
     {"merged-q8", "the same with q8_0 slots", KEPT_RETAIN_SCORED, KEPT_SCORER_BY_EXPECTED, true,
      true, true},
+    {"assoc", "associative memory, heads alike", KEPT_RETAIN_FULL, KEPT_SCORER_BY_EXPECTED, true,
+     false, false, KEPT_ASSOC_KEPT},
+    {"assoc-published", "associative memory as published", KEPT_RETAIN_FULL,
+     KEPT_SCORER_BY_EXPECTED, false, false, false, KEPT_ASSOC_PUBLISHED},
     {"kv", "everything kept, in fewer bits", KEPT_RETAIN_FULL, KEPT_SCORER_BY_EXPECTED, false,
      false, false},
 };
@@ -56,6 +61,12 @@ static const enum kept_slot_type kv_types[][2] = {{KEPT_SLOT_Q8_0, KEPT_SLOT_Q8_
                                                   {KEPT_SLOT_Q4_0, KEPT_SLOT_Q4_0}};
 
 #define N_KV_TYPES (sizeof kv_types / sizeof *kv_types)
+
+/* Whether a method keeps everything and has a point for each pair of types. */
+static bool is_types(const struct method *method)
+{
+    return method->mode == KEPT_RETAIN_FULL && method->assoc == KEPT_ASSOC_OFF;
+}
 
 struct sweep {
     struct cli_engine *engine;
@@ -108,7 +119,7 @@ static kept_status read_methods(struct sweep *sweep, struct kept_error *err)
         if (m == N_METHODS)
             return cli_fail(err, KEPT_E_ARGUMENT,
                             "--methods: '%.*s' is none of window, keydiff, uniform, gate, budgets, "
-                            "merged, merged-q8, kv",
+                            "merged, merged-q8, assoc, assoc-published, kv",
                             (int)(n < 60 ? n : 60), at);
         sweep->wanted[m] = true;
         at += n + (at[n] == ',');
@@ -129,12 +140,19 @@ static void leave_out(struct sweep *sweep)
                      sidecar ? " with a gate" : "");
         sweep->wanted[m] &= !missing;
         if (sweep->wanted[m])
-            sweep->n_points +=
-                methods[m].mode == KEPT_RETAIN_FULL ? (uint32_t)N_KV_TYPES : sweep->n_budgets;
+            sweep->n_points += is_types(&methods[m]) ? (uint32_t)N_KV_TYPES : sweep->n_budgets;
     }
 }
 
 /* ---- running ---- */
+
+/* What is never evicted of a KV head: its first and last tokens. */
+static uint32_t safe_slots(const struct kept_retain_params *retain)
+{
+    uint32_t sinks = retain->sinks == 0 ? KEPT_DEFAULT_SINKS : (uint32_t)retain->sinks;
+    uint32_t protect = retain->protect == 0 ? KEPT_DEFAULT_PROTECT : (uint32_t)retain->protect;
+    return (retain->sinks < 0 ? 0 : sinks) + (retain->protect < 0 ? 0 : protect);
+}
 
 static json_t *point_json(const struct sweep *sweep, const struct method *method,
                           const struct kept_plan_params *params, const struct cli_trial *trial)
@@ -144,7 +162,9 @@ static json_t *point_json(const struct sweep *sweep, const struct method *method
              cli_slot_type_name(params->v_type));
     uint32_t slots = params->retain.budget_slots;
     double percent = (double)params->retain.budget_percent, context = sweep->places.context;
-    if (params->retain.mode == KEPT_RETAIN_FULL)
+    if (method->assoc != KEPT_ASSOC_OFF)
+        slots = params->retain.assoc_slots + safe_slots(&params->retain);
+    if (is_types(method))
         percent = 100;
     else if (slots)
         percent = 100 * slots / context;
@@ -163,21 +183,26 @@ static json_t *point_json(const struct sweep *sweep, const struct method *method
     return point;
 }
 
+static void leave_out_point(struct sweep *sweep, const struct method *method, const char *message)
+{
+    char why[640];
+    snprintf(why, sizeof why, "%s: %s", method->name, message);
+    cli_note(sweep->engine->settings, "left out: %s", why);
+    json_array_append_new(sweep->left_out, cli_json_text(why, SIZE_MAX));
+}
+
 /* A budget that holds less than what is never evicted is left out, not the sweep given up. */
 static kept_status try_plan(struct sweep *sweep, const struct method *method,
                             const struct kept_plan_params *params, bool *runs,
                             struct kept_error *err)
 {
     struct kept_plan_params own = *params;
-    char why[640];
     own.context_tokens = sweep->places.context;
     kept_status status = cli_engine_replan(sweep->engine, &own, err);
     *runs = status == KEPT_OK;
     if (status != KEPT_E_ARGUMENT)
         return status;
-    snprintf(why, sizeof why, "%s: %s", method->name, err->message);
-    cli_note(sweep->engine->settings, "left out: %s", why);
-    json_array_append_new(sweep->left_out, cli_json_text(why, SIZE_MAX));
+    leave_out_point(sweep, method, err->message);
     return KEPT_OK;
 }
 
@@ -205,11 +230,33 @@ static kept_status run_point(struct sweep *sweep, const struct method *method,
     return status;
 }
 
+/* Associative memory alone: the budget less the safe tokens is memory; false where nothing is
+ * left for it. */
+static bool set_memory(struct sweep *sweep, const struct method *method,
+                       const struct cli_budget *budget, struct kept_retain_params *retain)
+{
+    uint32_t safe = safe_slots(retain), slots = budget->slots;
+    char why[160];
+    if (!slots)
+        slots = (uint32_t)(budget->percent / 100 * sweep->places.context);
+    retain->budget_slots = 0;
+    retain->budget_percent = 0;
+    retain->assoc_slots = slots > safe ? slots - safe : 0;
+    if (retain->assoc_slots)
+        return true;
+    snprintf(why, sizeof why,
+             "a budget of %u slots leaves none for memory: the first and last tokens take %u",
+             slots, safe);
+    sweep->n_done++;
+    leave_out_point(sweep, method, why);
+    return false;
+}
+
 static kept_status run_method(struct sweep *sweep, const struct method *method,
                               struct kept_error *err)
 {
     kept_status status = KEPT_OK;
-    bool full = method->mode == KEPT_RETAIN_FULL;
+    bool full = is_types(method);
     uint32_t n = full ? (uint32_t)N_KV_TYPES : sweep->n_budgets;
     for (uint32_t i = 0; i < n && status == KEPT_OK; i++) {
         struct kept_plan_params params = cli_engine_params(sweep->engine, 0, 0);
@@ -220,6 +267,11 @@ static kept_status run_method(struct sweep *sweep, const struct method *method,
         retain->sidecar = method->sidecar ? sweep->engine->sidecar : NULL;
         retain->budget_slots = full ? 0 : sweep->budgets[i].slots;
         retain->budget_percent = full ? 0 : (float)sweep->budgets[i].percent;
+        retain->assoc = method->assoc;
+        retain->assoc_slots = 0;
+        if (method->assoc != KEPT_ASSOC_OFF &&
+            !set_memory(sweep, method, &sweep->budgets[i], retain))
+            continue;
         if (full || method->q8) {
             params.k_type = full ? kv_types[i][0] : KEPT_SLOT_Q8_0;
             params.v_type = full ? kv_types[i][1] : KEPT_SLOT_Q8_0;

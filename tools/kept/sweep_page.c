@@ -39,7 +39,8 @@ static const struct chart charts[] = {
 };
 
 static const char *const colours[] = {"#4e79a7", "#f28e2b", "#e15759", "#76b7b2",
-                                      "#59a14f", "#b07aa1", "#9c755f", "#edc948"};
+                                      "#59a14f", "#b07aa1", "#9c755f", "#edc948",
+                                      "#ff9da7", "#4b5563"};
 
 #define N_CHARTS  (sizeof charts / sizeof *charts)
 #define N_COLOURS (sizeof colours / sizeof *colours)
