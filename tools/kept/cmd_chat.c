@@ -13,6 +13,7 @@
 #include "generate.h"
 #include "json_out.h"
 #include "line_input.h"
+#include "memory_out.h"
 #include "options.h"
 #include "plan_out.h"
 #include "session_io.h"
@@ -73,6 +74,28 @@ static kept_status do_plan(struct chat *chat, const char *text, struct kept_erro
     return KEPT_OK;
 }
 
+/* What associative memory stands for; sums over all KV heads. */
+static kept_status print_memory(struct chat *chat, struct kept_error *err)
+{
+    const struct kept_plan_info *info = kept_plan_info(chat->engine.plan);
+    struct cli_memory memory;
+    kept_status status = cli_memory_read(&chat->engine, &memory, err);
+    if (status != KEPT_OK)
+        return status;
+    double n = memory.n_heads ? (double)memory.n_heads : 1;
+    printf("Associative memory: %llu of %llu slots are used (%.1f of %.1f per KV head); they stand "
+           "for %.0f tokens,\n%.2f each on average, %.0f at most.\n",
+           (unsigned long long)memory.slots, (unsigned long long)info->memory_slots,
+           (double)memory.slots / n, (double)info->memory_slots / n, memory.tokens,
+           memory.slots ? memory.tokens / (double)memory.slots : 0, memory.most);
+    printf("Of what left the window (all KV heads), %llu were consolidated, %llu were novelties; "
+           "%llu slots were replaced.\n",
+           (unsigned long long)memory.consolidated, (unsigned long long)memory.novelties,
+           (unsigned long long)memory.replaced);
+    cli_memory_finish(&memory);
+    return KEPT_OK;
+}
+
 static kept_status do_memory(struct chat *chat, const char *text, struct kept_error *err)
 {
     const struct kept_plan_info *info = kept_plan_info(chat->engine.plan);
@@ -80,7 +103,12 @@ static kept_status do_memory(struct chat *chat, const char *text, struct kept_er
     char planned[32], actual[32], kv[32];
     struct kept_slot_counts slots;
     kept_status status = kept_session_slots(chat->engine.session, &slots, err);
-    (void)text;
+    if (status == KEPT_OK && *text) {
+        status = cli_memory_svg(&chat->engine, text, err);
+        if (status == KEPT_OK)
+            printf("The picture of the memory is in %s.\n", text);
+        return status;
+    }
     if (status != KEPT_OK)
         return status;
     kept_session_stats(chat->engine.session, &stats);
@@ -96,7 +124,7 @@ static kept_status do_memory(struct chat *chat, const char *text, struct kept_er
                (unsigned long long)cli_slots_per_head(&chat->engine, &slots),
                (unsigned long long)slots.most, (unsigned long long)slots.evicted,
                (unsigned long long)slots.merged);
-    return KEPT_OK;
+    return info->memory_slots ? print_memory(chat, err) : KEPT_OK;
 }
 
 static kept_status do_save(struct chat *chat, const char *text, struct kept_error *err)
@@ -133,7 +161,8 @@ static const struct slash {
 } slashes[] = {
     {"/help", "", "this list", do_help},
     {"/plan", "", "the memory plan", do_plan},
-    {"/memory", "", "what is used of it", do_memory},
+    {"/memory", " [FILE]", "what is used of it; associative memory as a picture (SVG) in FILE",
+     do_memory},
     {"/reset", "", "begin anew", do_reset},
     {"/system", " TEXT", "set the system message and begin anew", do_system},
     {"/save", " FILE", "save the conversation", do_save},
@@ -151,7 +180,7 @@ static kept_status do_help(struct chat *chat, const char *text, struct kept_erro
     (void)err;
     for (size_t i = 0; i < N_SLASHES; i++) {
         snprintf(left, sizeof left, "%s%s", slashes[i].name, slashes[i].args);
-        printf("  %-14s %s\n", left, slashes[i].help);
+        printf("  %-15s %s\n", left, slashes[i].help);
     }
     puts("Ctrl-C stops an answer.");
     return KEPT_OK;

@@ -7,6 +7,7 @@
 #include "conversation.h"
 #include "generate.h"
 #include "json_out.h"
+#include "memory_out.h"
 #include "session_io.h"
 #include "terminal.h"
 
@@ -56,6 +57,8 @@ static kept_status answer(struct job *job, struct kept_error *err)
         status = cli_check_room(&job->engine, n_before, job->tokens.n, err);
     if (status == KEPT_OK)
         status = cli_generate(&job->engine, &job->tokens, job->sampler, &job->answer, err);
+    if (status == KEPT_OK && job->engine.settings->memory_svg)
+        status = cli_memory_svg(&job->engine, job->engine.settings->memory_svg, err);
     if (status == KEPT_OK && job->engine.settings->session)
         status = cli_session_save(&job->engine, job->engine.settings->session, &job->tokens, err);
     return status;

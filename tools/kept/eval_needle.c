@@ -267,7 +267,7 @@ static void say(const struct needle *needle, uint64_t kv_bytes_full)
         return;
     }
     cli_json_print(
-        json_pack("{s:o, s:s, s:o, s:I, s:O, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "model",
+        json_pack("{s:o, s:s, s:o, s:I, s:O, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "model",
                   cli_json_text(kept_model_info(engine->model)->path, SIZE_MAX), "device",
                   engine->profile.id, "setting", cli_past_json(engine), "context",
                   (json_int_t)plan->context_tokens, "results", needle->results, "found",
@@ -275,7 +275,7 @@ static void say(const struct needle *needle, uint64_t kv_bytes_full)
                   (json_int_t)plan->kv_bytes, "kv_bytes_full", (json_int_t)kv_bytes_full,
                   "scorer_bytes", (json_int_t)plan->scorer_bytes, "slots_live",
                   (json_int_t)needle->slots.live, "evicted", (json_int_t)needle->slots.evicted,
-                  "prefill_tps",
+                  "consolidated", (json_int_t)needle->slots.consolidated, "prefill_tps",
                   needle->prefill_s > 0 ? (double)needle->n_prefilled / needle->prefill_s : 0.0),
         false);
 }

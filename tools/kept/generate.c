@@ -252,7 +252,7 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
                   "tokens", ids, "text", cli_json_text(answer->text.bytes, answer->text.n),
                   "finish_reason", answer->finish, "seed", (json_int_t)answer->seed);
     json_t *figures =
-        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "load_s",
+        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "load_s",
                   (double)stats.load_ns / 1e9, "first_token_s",
                   (double)answer->first_token_ns / 1e9, "prefill_tps",
                   per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
@@ -262,11 +262,22 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
                   (json_int_t)position, "kv_slots_live",
                   (json_int_t)cli_slots_per_head(engine, &answer->slots), "evicted",
                   (json_int_t)answer->slots.evicted, "merged", (json_int_t)answer->slots.merged,
-                  "facts_used", 0);
+                  "consolidated", (json_int_t)answer->slots.consolidated, "facts_used", 0);
     if (object && figures)
         json_object_update(object, figures);
     json_decref(figures);
     return object;
+}
+
+static void note_memory(const struct cli_engine *engine, const struct kept_slot_counts *slots)
+{
+    uint64_t replaced =
+        slots->evicted > slots->consolidated ? slots->evicted - slots->consolidated : 0;
+    cli_note(engine->settings,
+             "[%llu slots per KV head are live; of the past of all heads, %llu tokens were "
+             "consolidated into slots of memory like them, %llu slots replaced]",
+             (unsigned long long)cli_slots_per_head(engine, slots),
+             (unsigned long long)slots->consolidated, (unsigned long long)replaced);
 }
 
 void cli_answer_note(const struct cli_engine *engine, const struct cli_answer *answer)
@@ -283,7 +294,9 @@ void cli_answer_note(const struct cli_engine *engine, const struct cli_answer *a
         cli_bytes(planned, stats.planned_bytes),
         stats.planned_bytes == stats.actual_bytes ? "= planned" : "planned, actual",
         stats.planned_bytes == stats.actual_bytes ? "" : cli_bytes(actual, stats.actual_bytes));
-    if (kept_plan_info(engine->plan)->retains)
+    if (kept_plan_info(engine->plan)->memory_slots)
+        note_memory(engine, &answer->slots);
+    else if (kept_plan_info(engine->plan)->retains)
         cli_note(engine->settings,
                  "[%llu slots per KV head are live, %llu were evicted, %llu of "
                  "those merged into others]",

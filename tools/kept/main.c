@@ -23,15 +23,16 @@ static const struct command commands[] = {
       "  echo \"Once upon a time\" | kept run model.gguf --raw -n 64 --temp 0\n"
       "  kept run model.gguf -p Hello --json --seed 1\n"
       "  kept run model.gguf -f book.txt --context 8192 --kv q8_0 --retain scored "
-      "--retain-budget 25%\n\n"
+      "--retain-budget 25%\n"
+      "  kept run model.gguf -f book.txt --context 8192 --assoc 512 --memory-svg memory.svg\n\n"
       "The prompt comes from -p, from -f, or from standard input when that is not a terminal.\n",
       CLI_RUN, 1, cli_run },
     { "chat", "MODEL", "a conversation",
       "  kept chat model.gguf\n"
       "  kept chat model.gguf --system \"You are brief.\" --session talk.kept\n"
       "  printf 'Hi\\nWho are you?\\n' | kept chat model.gguf --quiet\n\n"
-      "Inside: /help /plan /memory /reset /save FILE /load FILE /system TEXT /exit; Ctrl-C stops\n"
-      "an answer, Ctrl-D ends the conversation.\n",
+      "Inside: /help /plan /memory [FILE] /reset /save FILE /load FILE /system TEXT /exit; Ctrl-C\n"
+      "stops an answer, Ctrl-D ends the conversation.\n",
       CLI_CHAT, 1, cli_chat },
     { "plan", "MODEL", "what would be used, byte by byte, and why",
       "  kept plan model.gguf --context 8192\n"

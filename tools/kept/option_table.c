@@ -91,6 +91,8 @@ const struct cli_option cli_option_table[] = {
       "end the answer before TEXT; may be repeated" },
 
     /* single commands */
+    { "memory-svg", 0, CLI_TEXT, CLI_RUN, AT(memory_svg), "FILE",
+      "--assoc: a picture of the memory when the answer has ended" },
     { "regions", 0, CLI_FLAG, CLI_PLAN, AT(regions), NULL, "every region, not only totals" },
     { "svg", 0, CLI_TEXT, CLI_PLAN, AT(svg), "FILE", "write a picture of the plan" },
     { "tensors", 0, CLI_FLAG, CLI_INSPECT, AT(tensors), NULL, "the directory of tensors too" },
@@ -112,7 +114,8 @@ const struct cli_option cli_option_table[] = {
     { "budgets", 0, CLI_TEXT, CLI_EVAL, AT(budgets), "LIST",
       "--sweep: at these budgets (50%,25%,12.5%)" },
     { "methods", 0, CLI_TEXT, CLI_EVAL, AT(methods), "LIST",
-      "--sweep: of window,keydiff,uniform,gate,budgets,merged,merged-q8,kv" },
+      "--sweep: of window,keydiff,uniform,gate,budgets,merged,merged-q8,\n"
+      "                               assoc,assoc-published,kv" },
     { "out", 'o', CLI_TEXT, CLI_EVAL, AT(out), "FILE", "--sweep: the page (sweep.html)" },
     { "out", 'o', CLI_TEXT, CLI_FIT, AT(out), "FILE",
       "the sidecar (the model's path, ending in .kept)" },

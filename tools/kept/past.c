@@ -33,8 +33,10 @@ static bool is_scored(const struct cli_past *past)
 static kept_status check_options(const struct cli_settings *settings, struct kept_error *err)
 {
     const struct cli_past *past = &settings->past;
-    if (!past->assoc_slots && (past->assoc_threshold != 0 || past->assoc_form))
+    if (!past->assoc_slots && !settings->sweep && (past->assoc_threshold != 0 || past->assoc_form))
         return cli_fail(err, KEPT_E_ARGUMENT, "--assoc-threshold and --assoc-form need --assoc");
+    if (!past->assoc_slots && settings->memory_svg)
+        return cli_fail(err, KEPT_E_ARGUMENT, "--memory-svg needs --assoc");
     if (past->budget.given && past->retain == KEPT_RETAIN_FULL && !settings->sweep)
         return cli_fail(err, KEPT_E_ARGUMENT,
                         "--retain-budget needs --retain window or --retain scored");

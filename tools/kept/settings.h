@@ -73,7 +73,7 @@ struct cli_settings {
 
     /* single commands */
     bool tensors, regions, decode, stream, bench, sweep, no_reports, gate;
-    const char *svg, *out, *ids, *budgets, *methods, *report, *kernel, *format;
+    const char *svg, *memory_svg, *out, *ids, *budgets, *methods, *report, *kernel, *format;
     uint32_t n_tokens, n_pieces, n_chunks, n_places, n_single, n_rounds, n_cases, max_lanes;
     struct cli_number from, round, shape;
     double seconds;

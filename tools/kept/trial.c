@@ -176,7 +176,7 @@ static double rate(double seconds)
 static json_t *cost_json(const struct cli_trial *trial, const struct cli_trial *reference)
 {
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
+        "{s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
         "s:f}",
         "kv_bytes", (json_int_t)trial->plan.kv_bytes, "kv_bytes_full",
         (json_int_t)reference->plan.kv_bytes, "scorer_bytes", (json_int_t)trial->plan.scorer_bytes,
@@ -184,9 +184,10 @@ static json_t *cost_json(const struct cli_trial *trial, const struct cli_trial *
         (json_int_t)trial->stats.actual_bytes, "slots_per_head", trial->slots_per_head,
         "slots_live", (json_int_t)trial->slots.live, "slots_planned", (json_int_t)trial->plan.slots,
         "evicted", (json_int_t)trial->slots.evicted, "merged", (json_int_t)trial->slots.merged,
-        "prefill_tps", rate(trial->prefill_s), "prefill_tps_full", rate(reference->prefill_s),
-        "decode_tps", rate(trial->decode_s), "decode_tps_full", rate(reference->decode_s),
-        "added_prefill_s", trial->prefill_s - reference->prefill_s, "added_decode_s",
+        "consolidated", (json_int_t)trial->slots.consolidated, "prefill_tps",
+        rate(trial->prefill_s), "prefill_tps_full", rate(reference->prefill_s), "decode_tps",
+        rate(trial->decode_s), "decode_tps_full", rate(reference->decode_s), "added_prefill_s",
+        trial->prefill_s - reference->prefill_s, "added_decode_s",
         trial->decode_s - reference->decode_s);
 }
 
