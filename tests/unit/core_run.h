@@ -187,4 +187,30 @@ static inline void run_assert_row(struct run *run, const struct run_rows *rows, 
                      position);
 }
 
+/* Every KV head of every bounded store: slots are never more than there is room for, what was kept
+ * is within the budget; `check` gets its row of the table and the tokens since its edge. */
+typedef void (*run_head_fn)(const struct run *run, const struct kept_store *store,
+                            const uint32_t *head, uint32_t since);
+
+static inline void run_check_heads(struct run *run, run_head_fn check)
+{
+    struct kept_error err = {0};
+    uint32_t table[64 * KEPT_HEAD_WORDS], position = kept_session_position(run->session);
+    for (uint32_t i = 0; i < run->plan->n_maintained; i++) {
+        const struct kept_store *store = &run->plan->layers[run->plan->maintained[i]].store;
+        const struct kept_arg *arg = &store->heads_table;
+        assert_true(arg->n_bytes <= sizeof table);
+        assert_int_equal(kept_session_read(run->session, arg->region, arg->offset_bytes, table,
+                                           arg->n_bytes, &err),
+                         KEPT_OK);
+        for (uint32_t h = 0; h < store->n_kv; h++) {
+            const uint32_t *head = table + h * KEPT_HEAD_WORDS;
+            uint32_t since = position - head[KEPT_HEAD_EDGE];
+            assert_true(head[KEPT_HEAD_BASE] + since <= head[KEPT_HEAD_CAP]);
+            assert_true(head[KEPT_HEAD_BASE] <= head[KEPT_HEAD_BUDGET]);
+            check(run, store, head, since);
+        }
+    }
+}
+
 #endif

@@ -66,26 +66,12 @@ static void set_of(struct run *run, struct set *set)
     }
 }
 
-/* Slots are never more than there is room for; every layer is maintained when its delay is over. */
-static void check_heads(struct run *run)
+/* Every layer is maintained when its delay is over. */
+static void check_head(const struct run *run, const struct kept_store *store, const uint32_t *head,
+                       uint32_t since)
 {
-    struct kept_error err = {0};
-    uint32_t table[64 * KEPT_HEAD_WORDS], position = kept_session_position(run->session);
-    for (uint32_t i = 0; i < run->plan->n_maintained; i++) {
-        const struct kept_store *store = &run->plan->layers[run->plan->maintained[i]].store;
-        const struct kept_arg *arg = &store->heads_table;
-        assert_true(arg->n_bytes <= sizeof table);
-        assert_int_equal(kept_session_read(run->session, arg->region, arg->offset_bytes, table,
-                                           arg->n_bytes, &err),
-                         KEPT_OK);
-        for (uint32_t h = 0; h < store->n_kv; h++) {
-            const uint32_t *head = table + h * KEPT_HEAD_WORDS;
-            uint32_t since = position - head[KEPT_HEAD_EDGE];
-            assert_true(head[KEPT_HEAD_BASE] + since <= head[KEPT_HEAD_CAP]);
-            assert_true(head[KEPT_HEAD_BASE] <= head[KEPT_HEAD_BUDGET]);
-            assert_true(since <= run->plan->retention.block + store->delay);
-        }
-    }
+    (void)head;
+    assert_true(since <= run->plan->retention.block + store->delay);
 }
 
 /* What goes is what had gone when all layers were maintained at once. */
@@ -105,14 +91,14 @@ static void the_same_goes(void **state)
         run_must_eval(delayed.session, EDGE);
         for (int i = 0; i < 40; i++) {
             decode(&delayed, 1);
-            check_heads(&delayed);
+            run_check_heads(&delayed, check_head);
         }
         assert_int_equal(delayed.session->maintained, delayed.plan->last_delay + 1);
         set_of(&delayed, &got);
         assert_memory_equal(&want, &got, sizeof want);
         assert_true(got.n[0] > 0 && got.n[0] <= 96);
         decode(&delayed, 120); /* over two more blocks */
-        check_heads(&delayed);
+        run_check_heads(&delayed, check_head);
         run_close(&delayed);
     }
 }
@@ -139,7 +125,7 @@ static void the_rest_at_once(void **state)
                 run_must_eval(run.session, 10);
             }
             assert_int_equal(run.session->maintained, run.plan->last_delay + 1);
-            check_heads(&run);
+            run_check_heads(&run, check_head);
             set_of(&run, after == 0 && !held ? &want : &got);
             if (after > 0 || held)
                 assert_memory_equal(&want, &got, sizeof want);
@@ -211,7 +197,7 @@ static void forged(void **state)
                          values[i] == 1 ? KEPT_OK : KEPT_E_FORMAT);
     }
     decode(&run, 70); /* what is left was due */
-    check_heads(&run);
+    run_check_heads(&run, check_head);
     fclose(file);
     free(bytes);
     run_close(&run);
@@ -233,11 +219,11 @@ static void rewound_in_the_middle(void **state)
     decode(&run, 2);
     assert_int_equal(kept_session_rewind(run.session, EDGE - 1, &err), KEPT_E_STATE);
     assert_int_equal(kept_session_rewind(run.session, EDGE, &err), KEPT_OK);
-    check_heads(&run);
+    run_check_heads(&run, check_head);
     decode(&run, 1);
     assert_int_equal(kept_session_rewind(run.session, EDGE, &err), KEPT_OK);
     decode(&run, 40);
-    check_heads(&run);
+    run_check_heads(&run, check_head);
     set_of(&run, &got);
     assert_memory_equal(&want, &got, sizeof want);
     run_close(&run);
@@ -268,7 +254,7 @@ static void compact_positions(void **state)
     assert_true(run.plan->last_delay > 0);
     while (kept_session_position(run.session) < trained * 2) {
         decode(&run, 1);
-        check_heads(&run);
+        run_check_heads(&run, check_head);
         for (uint32_t i = 0; i < run.plan->n_maintained; i++) {
             uint32_t layer = run.plan->maintained[i];
             assert_int_equal(kept_session_kept(run.session, layer, 0, set.positions[0],
