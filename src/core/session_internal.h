@@ -59,6 +59,10 @@ kept_status kept_session_write(struct kept_session *session, uint32_t region, ui
                                const void *from, uint64_t n_bytes, struct kept_error *err);
 kept_status kept_session_read(struct kept_session *session, uint32_t region, uint64_t offset,
                               void *to, uint64_t n_bytes, struct kept_error *err);
+/* n words of a plane of a bounded layer's meta, from this slot of the store on. */
+kept_status kept_session_read_plane(struct kept_session *session, uint32_t layer, uint32_t plane,
+                                    uint64_t first_slot, uint32_t n, uint32_t *words,
+                                    struct kept_error *err);
 
 /* load.c: every weight region from the file; sets model_hash. */
 kept_status kept_session_load_weights(struct kept_session *session, kept_progress_fn progress,

@@ -26,16 +26,6 @@ static kept_status find_memory(struct kept_session *session, uint32_t layer, uin
     return KEPT_OK;
 }
 
-static kept_status read_plane(struct kept_session *session, uint32_t layer, uint32_t plane,
-                              uint64_t first_slot, uint32_t n, uint32_t *words,
-                              struct kept_error *err)
-{
-    const struct kept_store *store = &session->plan->layers[layer].store;
-    return kept_session_read(session, store->meta.region,
-                             ((uint64_t)plane * store->total + first_slot) * 4, words, n * 4ull,
-                             err);
-}
-
 static kept_status read_slots(struct kept_session *session, uint32_t layer, uint64_t first,
                               struct kept_memory_slot *out, uint32_t n, struct kept_error *err)
 {
@@ -45,7 +35,8 @@ static kept_status read_slots(struct kept_session *session, uint32_t layer, uint
     const uint32_t planes[] = {0, KEPT_ASSOC_FRAC, KEPT_ASSOC_COUNT, KEPT_ASSOC_STAMP};
     kept_status status = KEPT_OK;
     for (uint32_t i = 0; i < 4 && status == KEPT_OK; i++)
-        status = read_plane(session, layer, planes[i], first, n, words + (size_t)i * n, err);
+        status = kept_session_read_plane(session, layer, planes[i], first, n, words + (size_t)i * n,
+                                         err);
     for (uint32_t i = 0; i < n && status == KEPT_OK; i++) {
         float fraction;
         memcpy(&fraction, words + n + i, sizeof fraction);

@@ -239,17 +239,26 @@ static void sort_by_position(struct kept_one *list, uint32_t n)
             }
 }
 
+kept_status kept_session_read_plane(struct kept_session *session, uint32_t layer, uint32_t plane,
+                                    uint64_t first_slot, uint32_t n, uint32_t *words,
+                                    struct kept_error *err)
+{
+    const struct kept_store *store = &session->plan->layers[layer].store;
+    return kept_session_read(session, store->meta.region,
+                             ((uint64_t)plane * store->total + first_slot) * 4, words, n * 4ull,
+                             err);
+}
+
 /* One plane of a head's meta, into every second word of the list. */
 static kept_status read_plane(struct kept_session *session, uint32_t layer, const uint32_t *head,
                               uint32_t plane, struct kept_one *list, uint32_t n,
                               struct kept_error *err)
 {
-    const struct kept_store *store = &session->plan->layers[layer].store;
     uint32_t *words = kept_alloc(((size_t)n + 1) * sizeof *words);
     if (!words)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for %u slots", n);
-    uint64_t at = ((uint64_t)plane * store->total + head[KEPT_HEAD_FIRST]) * 4;
-    kept_status status = kept_session_read(session, store->meta.region, at, words, n * 4ull, err);
+    kept_status status =
+        kept_session_read_plane(session, layer, plane, head[KEPT_HEAD_FIRST], n, words, err);
     for (uint32_t i = 0; i < n && status == KEPT_OK; i++)
         memcpy(plane == 0 ? (void *)&list[i].position : (void *)&list[i].bias, &words[i], 4);
     kept_free(words);

@@ -3,8 +3,8 @@
  * Maintenance of a layer, in order: queries into the running sums, scores (all slots every
  * `refresh` tokens, in between those that leave the window), consolidation of what leaves the
  * window (associative memory), the choice of what goes, the nearest kept slot of each that goes and
- * the transfer of its value, the moves that close the gaps. Compact
- * positions add two calls that do nothing until a head's positions reach their limit.
+ * the transfer of its value, the moves that close the gaps. Compact positions add two calls that do
+ * nothing until a head's positions reach their limit.
  */
 #include "memory/retain.h"
 

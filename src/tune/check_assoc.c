@@ -185,19 +185,8 @@ void kept_check_assoc_best(const struct check_case *c, const uint32_t *near, uin
                            uint32_t e, uint32_t best[2])
 {
     const struct kept_assoc_params *p = &c->params.assoc;
-    float most = -INFINITY;
-    best[1] = 0;
-    for (uint32_t split = 0; split < p->n_splits; split++) {
-        const uint32_t *at =
-            near + 2 * (((uint64_t)kv_head * p->n_splits + split) * p->row_cap + e);
-        float like;
-        memcpy(&like, at, 4);
-        if (like > most || (like == most && like > -INFINITY && at[1] < best[1])) {
-            most = like;
-            best[1] = at[1];
-        }
-    }
-    memcpy(best, &most, 4);
+    kept_check_best_of_splits(near + 2 * (uint64_t)kv_head * p->n_splits * p->row_cap, p->n_splits,
+                              p->row_cap, e, best);
 }
 
 /* ---- assoc_raw ---- */

@@ -306,6 +306,23 @@ bool kept_check_is_spoilt(const struct check_case *c, uint32_t i_bind, uint32_t 
     return t[KEPT_MOVES_LISTS] == UINT32_MAX;
 }
 
+void kept_check_best_of_splits(const uint32_t *near, uint32_t n_splits, uint32_t block, uint32_t e,
+                               uint32_t best[2])
+{
+    float most = -INFINITY;
+    best[1] = 0;
+    for (uint32_t split = 0; split < n_splits; split++) {
+        const uint32_t *at = near + 2 * ((uint64_t)split * block + e);
+        float like;
+        memcpy(&like, at, 4);
+        if (like > most || (like == most && like > -INFINITY && at[1] < best[1])) {
+            most = like;
+            best[1] = at[1];
+        }
+    }
+    memcpy(best, &most, 4);
+}
+
 /* ---- rotation ---- */
 
 static void fill_rotation(float *row, double at, uint32_t half)

@@ -53,6 +53,10 @@ void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_s
  * them; and whether that was done. */
 void kept_check_spoil_moves(struct check_case *c, uint32_t i_bind, const struct check_store *st);
 bool kept_check_is_spoilt(const struct check_case *c, uint32_t i_bind, uint32_t kv_head);
+/* The best of all splits of entry e of a KV head's part of near ([n_splits][block] likeness and
+ * slot), the lower slot of equals. */
+void kept_check_best_of_splits(const uint32_t *near, uint32_t n_splits, uint32_t block, uint32_t e,
+                               uint32_t best[2]);
 /* A permutation of 0 … n-1 (n <= 4096). */
 void kept_check_shuffle(struct check_case *c, uint32_t *list, uint32_t n);
 /* The rotation table of slot_write, `n_coarse` rows for lower and `n_hi` for higher positions, then

@@ -99,23 +99,13 @@ static double likeness(const struct check_case *c, uint64_t evicted, uint64_t ke
     return like;
 }
 
-/* The best of all splits for evicted slot number e of a KV head, in split 0; the others 0. */
-static void to_one_split(const struct check_case *c, uint32_t *near, uint32_t h, uint32_t e,
-                         uint32_t best[2])
+/* What was found for evicted slot number e of a KV head. */
+static void nearest_of(const struct check_case *c, const uint32_t *near, uint32_t h, uint32_t e,
+                       uint32_t best[2])
 {
     const struct kept_merge_slots_params *p = &c->params.merge_slots;
-    float most = -INFINITY;
-    best[1] = 0;
-    for (uint32_t split = 0; split < p->n_splits; split++) {
-        const uint32_t *at = near + 2 * (((uint64_t)h * p->n_splits + split) * p->row_cap + e);
-        float like;
-        memcpy(&like, at, 4);
-        if (like > most || (like == most && like > -INFINITY && at[1] < best[1])) {
-            most = like;
-            best[1] = at[1];
-        }
-    }
-    memcpy(best, &most, 4);
+    kept_check_best_of_splits(near + 2 * (uint64_t)h * p->n_splits * p->row_cap, p->n_splits,
+                              p->row_cap, e, best);
 }
 
 static void put_one_split(const struct check_case *c, uint32_t *near, uint32_t h, uint32_t e,
@@ -163,9 +153,9 @@ void kept_canon_slot_nearest(const struct check_case *c, uint32_t *const *bind)
             uint32_t best[2], right[2];
             if (!has_nearest(c, h, e, &head))
                 continue;
-            to_one_split(c, bind[NEAR_NEAR], h, e, best);
+            nearest_of(c, bind[NEAR_NEAR], h, e, best);
             if (bind[NEAR_NEAR] != want) { /* the reference's is brought to this form later */
-                to_one_split(c, want, h, e, right);
+                nearest_of(c, want, h, e, right);
                 if (best[1] != right[1] && as_good(c, h, e, right[1], best[1]))
                     best[1] = right[1];
             }
@@ -183,7 +173,7 @@ void kept_bound_slot_nearest(struct check_case *c)
             double error;
             if (!has_nearest(c, h, e, &head))
                 continue;
-            to_one_split(c, c->bind[NEAR_NEAR].want, h, e, best);
+            nearest_of(c, c->bind[NEAR_NEAR].want, h, e, best);
             likeness(c, (uint64_t)head.first + moves_before(c, NEAR_MOVES, h)[KEPT_MOVES_LISTS + e],
                      (uint64_t)head.first + best[1], &error);
             kept_check_bound(c, NEAR_NEAR, 2 * ((uint64_t)h * p->n_splits * p->row_cap + e),
@@ -305,7 +295,7 @@ static void take(const struct check_case *c, const struct ref_head *head, uint32
     for (uint32_t e = 0; e < moves[KEPT_MOVES_M]; e++) {
         uint32_t best[2], slot = moves[KEPT_MOVES_LISTS + e];
         float like;
-        to_one_split(c, c->bind[MRG_NEAR].before, h, e, best);
+        nearest_of(c, c->bind[MRG_NEAR].before, h, e, best);
         memcpy(&like, best, 4);
         double by = (double)weight[slot] - weight[r], w = exp(by);
         if (best[1] != r || !(like > -INFINITY) || isnan(w))
@@ -366,7 +356,7 @@ void kept_bound_slot_merge(struct check_case *c)
         for (uint32_t e = 0; e < moves[KEPT_MOVES_M]; e++) {
             uint32_t best[2];
             float like;
-            to_one_split(c, c->bind[MRG_NEAR].before, h, e, best);
+            nearest_of(c, c->bind[MRG_NEAR].before, h, e, best);
             memcpy(&like, best, 4);
             if (like > -INFINITY && best[1] < head.cap)
                 bound_taken(c, &head, h, best[1]);

@@ -213,4 +213,20 @@ static inline void run_check_heads(struct run *run, run_head_fn check)
     }
 }
 
+/* No plan of the model comes of these parameters, and the message says why. */
+static inline void run_refused(kept_device *device, const char *name,
+                               const struct kept_plan_params *params, kept_status status,
+                               const char *says)
+{
+    struct kept_profile profile = run_profile(device);
+    struct kept_error err = {0};
+    kept_model *model = run_model(name);
+    kept_plan *plan = NULL;
+    assert_int_equal(kept_plan_create(model, &profile, params, &plan, &err), status);
+    assert_null(plan);
+    if (!strstr(err.message, says))
+        fail_msg("'%s' does not say '%s'", err.message, says);
+    kept_model_close(&model);
+}
+
 #endif

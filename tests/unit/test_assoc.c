@@ -143,15 +143,7 @@ static double assert_adds_up(struct run *run)
 static void refused(const char *name, const struct kept_plan_params *params, kept_status status,
                     const char *says)
 {
-    struct kept_profile profile = run_profile(device);
-    struct kept_error err = {0};
-    kept_model *model = run_model(name);
-    kept_plan *plan = NULL;
-    assert_int_equal(kept_plan_create(model, &profile, params, &plan, &err), status);
-    assert_null(plan);
-    if (!strstr(err.message, says))
-        fail_msg("'%s' does not say '%s'", err.message, says);
-    kept_model_close(&model);
+    run_refused(device, name, params, status, says);
 }
 
 static void options_that_are_refused(void **state)
