@@ -4,6 +4,7 @@
 
 #include "common.h"
 #include "device.h"
+#include "facts.h"
 #include "log.h"
 #include "memory.h"
 #include "model.h"

@@ -26,6 +26,9 @@ struct kept_plan_params {
     uint64_t margin_bytes;   /* kept free when no cap is given; 0: 256 MiB */
     enum kept_slot_type k_type, v_type;
     struct kept_retain_params retain;
+    /* Episodic memory (facts.h): facts whose addresses have room on the device, 0: none; facts read
+     * at once, 0: 1; positions between them and the prompt, 0: KEPT_FACTS_GAP, at most 65536. */
+    uint32_t facts_max, facts_top, facts_gap;
     /* Not 0: a plan for fitting a sidecar. The first so many positions are read, then the same
      * tokens once more; kept_session_peaks tells what the second reading attended to. */
     uint32_t calibrate_tokens;
@@ -44,11 +47,12 @@ struct kept_plan_info {
     uint64_t activation_bytes;  /* after packing */
     uint64_t lower_bound_bytes; /* activations alive at once: no packing can be smaller */
     uint64_t weight_bytes;
-    uint64_t kv_bytes;     /* slots, their positions and biases; without room for held tokens */
-    uint64_t scorer_bytes; /* what ranks them: running sums of queries, stored scores */
-    uint64_t slots;        /* live at most, of all KV heads of all layers together */
-    uint64_t memory_slots; /* of those: associative memory's: neither first nor last tokens */
-    bool retains;          /* something may be evicted */
+    uint64_t kv_bytes;       /* slots, their positions and biases; without room for held tokens */
+    uint64_t scorer_bytes;   /* what ranks them: running sums of queries, stored scores */
+    uint64_t episodic_bytes; /* facts: addresses, slots that are read, slots to evaluate them in */
+    uint64_t slots;          /* live at most, of all KV heads of all layers together */
+    uint64_t memory_slots;   /* of those: associative memory's: neither first nor last tokens */
+    bool retains;            /* something may be evicted */
     uint32_t context_tokens, chunk_tokens, logits_rows;
     uint32_t n_regions, n_choices, n_alternatives, n_buffers, n_calls_prefill, n_calls_decode;
 };
