@@ -122,6 +122,8 @@ __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *t
     uint kv = is_q ? y / (p.n_head / p.n_kv) : y - p.n_head;
     int position = (int)step[KEPT_STEP_TOKENS + p.chunk + row];
     struct home home = home_of(heads, kv, position, &p);
+    if (p.rope_pairs != KEPT_ROPE_NONE && (home.turn >> 8) < -(int)p.hi_bias)
+        return; /* the table begins later */
     __global float *v = qkv + (ulong)row * p.qkv_stride + y * d;
     head_load(x, v, bias + y * d, d);
     if (!is_q)

@@ -244,8 +244,11 @@ static void check_attn(struct check *c, const struct kept_attn_params *p)
         need(c, 3, (general == KEPT_SLOTS_RULE ? 3 : 2) * slots);
         need(c, 4, (uint64_t)p->n_kv * KEPT_HEAD_WORDS);
     }
-    if (c->row->id == KEPT_KERNEL_ATTN_DECODE) {
-        require(c, p->n_splits != 0 && p->n_splits <= 4096, "n_splits", p->n_splits);
+    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+    if (!decode)
+        at_most(c, "OUT", c->keys[KEPT_KEY_ATTN_OUT], 1);
+    if (decode || c->keys[KEPT_KEY_ATTN_OUT] != 0) {
+        require(c, p->n_splits != 0 && p->n_splits <= (decode ? 4096 : 1), "n_splits", p->n_splits);
         require(c, p->parts <= 65536 && (uint64_t)p->part_first + p->n_splits <= p->parts, "parts",
                 p->parts);
         need(c, 5, rows * p->n_head * p->parts * (p->d + 4));

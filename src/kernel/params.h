@@ -177,7 +177,7 @@ struct kept_norm_params {
  *  - with BIAS 1 adds bias[(n_head + 2*n_kv) * d] first;
  *  - with QKNORM 1 RMS-normalises each q head with wq[d] and each k head with wk[d];
  *  - queries_rows > 0: copies the q heads as they are now to queries[(position % queries_rows) *
- *    n_head * d + …];
+ *    n_head * d + …] (position as u32);
  *  - borrowed 1: the last element of the first q head of every KV head is 0 from here on, rotation
  *    or not (its value is a decision, slot_birth);
  *  - rotates the first n_rot elements of q and k heads at the row's position (less SHIFT of the KV
@@ -185,11 +185,11 @@ struct kept_norm_params {
  *  - multiplies q by q_scale and writes it back in place;
  *  - writes k and v (Hadamard where VT is quantised) into the token's slot, and with STORE 1 and 2
  *    its meta: pos = position - SHIFT, bias = 0, with STORE 2 until = 2^31 - 1. A token before
- *    EDGE, or whose slot is past CAP, is not stored.
+ *    EDGE, or whose slot is past CAP, is not stored. Positions and EDGE may be negative there.
  * cap: plain: slots per KV head; STORE 1, 2: `total`. Rotation at position p = 256*hi + lo (lo in
  * 0…255, hi may be negative: floor) for pair i in 0…n_rot/2-1: (c, s) = table[lo][i] (x) table[256
  * + hi_bias + hi][i] as complex numbers (cos, sin); f32 [row][n_rot/2][2]. (a, b) -> (a*c - b*s,
- * a*s + b*c). */
+ * a*s + b*c). Where a rotation has hi < -hi_bias, nothing is written for the row and KV head. */
 struct kept_slot_write_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 chunk;        /* positions are at step word KEPT_STEP_TOKENS + chunk */
@@ -237,24 +237,24 @@ struct kept_birth_params {
  *   part[(((row * n_head) + head) * parts + part_first + i) * (d + 4)]: m (maximum score, -inf when
  *   empty), l (sum of exp(score - m)), 2 words of padding, then o[d] = sum of exp(score - m) * v
  *   (not divided; not rotated back). Rows are counted from 0 (row_first included).
- * prefill writes the finished output: out[row * out_stride + head * d + i] = o / l, rotated back
- * where VT is quantised, and its sums (0 when no slot). */
+ * prefill with OUT 0 writes the finished output: out[row * out_stride + head * d + i] = o / l,
+ * rotated back where VT is quantised, and its sums (0 when no slot); with OUT 1 the part of decode
+ * with n_splits = 1. A part of no slots has m = -inf; l, o = 0. EDGE = 2^31 - 1: queries before it
+ * see the BASE slots and no others. */
 struct kept_attn_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 chunk;        /* as in slot_write */
     KEPT_U32 n_head, n_kv, d;
     KEPT_U32 q_stride;     /* of the qkv rows */
     KEPT_U32 cap, window;
-    KEPT_U32 n_splits;     /* decode: of this segment */
-    /* decode: parts of all segments together, and where this one's begin */
-    KEPT_U32 parts, part_first;
-    KEPT_U32 out_stride;   /* prefill */
+    KEPT_U32 n_splits;     /* decode: of this segment; OUT 1: 1 */
+    KEPT_U32 parts, part_first; /* not OUT 0: of all segments together; where this one's begin */
+    KEPT_U32 out_stride;   /* OUT 0 */
     KEPT_F32 softcap;
 };
 
 /* attn_merge: out[row][head*d + i] = sum_p exp(m_p - M) o_p[i] / sum_p exp(m_p - M) l_p over the
- * parts, M = max m_p; 0 when every part is empty; with VROT 1 rotated back by Hadamard. Writes the
- * sums of 16. */
+ * parts, M = max m_p; 0 when all are empty; with VROT 1 rotated back. Writes the sums of 16. */
 struct kept_merge_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, d, parts;

@@ -1,7 +1,7 @@
 /* kernel/registry.c: the rows of kernels.def as one const table, and what follows from a row and
  * its parameters: the grid, the smallest bindings, the cost.
  *
- * A row's KEPT_BINDS and KEPT_KEYS lists are padded to twelve and eight entries and split into the
+ * A row's KEPT_BINDS and KEPT_KEYS lists are padded to twelve and nine entries and split into the
  * two arrays of struct kept_kernel_row; padding has the name "" and is not counted. Everything else
  * here is a switch over the kernels, so that a grid or a size stands in exactly one place for every
  * backend.
@@ -44,10 +44,10 @@ struct row_params {
     .bind_names = {n0, n1, n2, n3, n4, n5, n6, n7, n8, n9, n10, n11},                            \
     .n_binds = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7) + (sizeof(n8) > 1) + (sizeof(n9) > 1) +   \
                (sizeof(n10) > 1) + (sizeof(n11) > 1)
-#define KEYS_8(n0, d0, n1, d1, n2, d2, n3, d3, n4, d4, n5, d5, n6, d6, n7, d7, ...) \
-    .key_names = {n0, n1, n2, n3, n4, n5, n6, n7},                                  \
-    .key_defaults = {d0, d1, d2, d3, d4, d5, d6, d7},                               \
-    .n_keys = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)
+#define KEYS_9(n0, d0, n1, d1, n2, d2, n3, d3, n4, d4, n5, d5, n6, d6, n7, d7, n8, d8, ...) \
+    .key_names = {n0, n1, n2, n3, n4, n5, n6, n7, n8},                                      \
+    .key_defaults = {d0, d1, d2, d3, d4, d5, d6, d7, d8},                                   \
+    .n_keys = COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7) + (sizeof(n8) > 1)
 #define COUNT_8(n0, n1, n2, n3, n4, n5, n6, n7)                                                    \
     (sizeof(n0) > 1) + (sizeof(n1) > 1) + (sizeof(n2) > 1) + (sizeof(n3) > 1) + (sizeof(n4) > 1) + \
         (sizeof(n5) > 1) + (sizeof(n6) > 1) + (sizeof(n7) > 1)
@@ -55,7 +55,7 @@ struct row_params {
     BINDS_12(__VA_ARGS__, NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", NONE, "", \
              NONE, "", NONE, "", NONE, "", NONE, "", NONE, "")
 #define KEPT_KEYS(...) \
-    KEYS_8(__VA_ARGS__, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0)
+    KEYS_9(__VA_ARGS__, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0, "", 0)
 #define FORMATS_ALL  true
 #define FORMATS_NONE false
 

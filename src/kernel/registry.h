@@ -10,7 +10,7 @@
 #include "kernel/params.h"
 
 #define KEPT_MAX_BINDS       12
-#define KEPT_MAX_KEYS        8
+#define KEPT_MAX_KEYS        9
 #define KEPT_MAX_PARAM_BYTES 128
 #define KEPT_MAX_HEAD_DIM    512u
 
@@ -54,6 +54,7 @@ enum {
     KEPT_KEY_ATTN_KT = 5,
     KEPT_KEY_ATTN_VT = 6,
     KEPT_KEY_ATTN_BQ = 7,
+    KEPT_KEY_ATTN_OUT = 8, /* of attn_prefill */
     KEPT_KEY_MERGE_VROT = 1,
     KEPT_KEY_STATS_D = 1,
     KEPT_KEY_SCORE_D = 2, /* of both scores, slot_nearest, slot_rotate, assoc_raw, assoc_write */

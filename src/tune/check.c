@@ -75,8 +75,8 @@ static void run_reference(struct check_case *c)
 
 static void canonical(const struct check_case *c, uint32_t *const *outputs)
 {
-    if (c->row->id == KEPT_KERNEL_ATTN_DECODE)
-        kept_canon_attn_decode(c, outputs);
+    if (c->row->id == KEPT_KERNEL_ATTN_DECODE || c->row->id == KEPT_KERNEL_ATTN_PREFILL)
+        kept_canon_attn(c, outputs);
     else if (c->row->id == KEPT_KERNEL_ARGMAX)
         kept_canon_argmax(c, outputs);
     else if (c->row->id == KEPT_KERNEL_SLOT_NEAREST)

@@ -1,5 +1,4 @@
-/* tune/check_attn.c: cases and bounds of attention (decode, prefill) and of the merge of partial
- * results.
+/* tune/check_attn.c: cases and bounds of attention (decode, prefill).
  *
  * Bound of the output o / l of one query head. A score is a product of d terms (error e_t as in
  * check_matmul.c, the soft cap and the bias add theirs); its weight p_t = exp(score - m) then has a
@@ -8,13 +7,13 @@
  * and the output, a weighted mean of the values, moves by at most sum p_t r_t |v_t - o| / l. The
  * sums over n slots add (4 sqrt(n) + 8) u sum p_t |v_t| / l; |v_t| of a quantised slot is what
  * any unpacking adds up (check_store.c). Scores are computed here in double from the same bytes.
- * Prefill and merge rotate the output back by Hadamard where values are quantised: sums of HB
- * elements with their bounds, over sqrt(HB).
+ * Finished output (prefill, OUT 0) is rotated back by Hadamard where values are quantised: sums of
+ * HB elements with their bounds, over sqrt(HB).
  *
- * Decode writes partial results whose form is free: which tiles a split takes, and which m a part
- * refers to. They are brought to one form first: merged, as (log of the sum, 1, output) in the
- * first part, the others zero. Slots that no query of the call attends may hold NaN and Inf (a
- * token that was taken back).
+ * The form of partial results (decode, OUT 1) is free: which tiles a split takes, and by how little
+ * m misses the maximum. They are brought to one form first: merged, as (log of the sum, 1, output)
+ * in the first part, the others zero. Slots that no query of the call attends may hold NaN and Inf
+ * (a token that was taken back).
  */
 #include "tune/check_case.h"
 
@@ -26,7 +25,8 @@
 
 enum { QKV, K_SLOTS, V_SLOTS, META, HEADS, OUT, STEP };
 
-#define MAX_D 256
+#define MAX_D      256
+#define CHUNK_ROWS 512 /* of prefill */
 
 /* ---- keys and shapes ---- */
 
@@ -53,6 +53,7 @@ void kept_keys_attn_prefill(struct check_case *c)
     static const uint32_t rows[] = {1, 2, 4, 8};
     attn_keys(c);
     kept_check_set_key(c, "BQ", kept_check_pick(c, rows, 4));
+    kept_check_set_key(c, "OUT", kept_check_range(c, 0, 1));
     kept_check_fit_attn(c);
 }
 
@@ -80,23 +81,45 @@ static uint32_t general(const struct check_case *c)
     return c->keys[KEPT_KEY_ATTN_GENERAL];
 }
 
+/* Whether the call writes partial results, not finished output. */
+static bool writes_parts(const struct check_case *c)
+{
+    return c->row->id == KEPT_KERNEL_ATTN_DECODE || kept_check_key(c, "OUT") != 0;
+}
+
+/* Rows of a whole chunk: of a bounded store, in a shape that takes no time. */
+static bool is_chunk(uint32_t max_rows)
+{
+    return max_rows >= CHUNK_ROWS;
+}
+
+static uint32_t pick_rows(struct check_case *c, uint32_t few)
+{
+    bool small = general(c) != KEPT_SLOTS_PLAIN && c->keys[KEPT_KEY_ATTN_D] <= 64;
+    return small && kept_check_chance(c, 8) ? CHUNK_ROWS : few;
+}
+
 static void pick_attn(struct check_case *c, uint32_t max_rows)
 {
     static const uint32_t groups[] = {1, 2, 3, 4, 5, 8, 9};
     struct kept_attn_params *p = &c->params.attn;
     const struct check_model *m = c->model;
     p->d = c->keys[KEPT_KEY_ATTN_D];
-    p->n_kv = m != NULL ? m->n_kv : kept_check_range(c, 1, 3);
-    p->n_head = m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, 7);
+    p->n_kv = m != NULL ? m->n_kv : kept_check_range(c, 1, is_chunk(max_rows) ? 2 : 3);
+    p->n_head =
+        m != NULL ? m->n_head : p->n_kv * kept_check_pick(c, groups, is_chunk(max_rows) ? 3 : 7);
     p->q_stride =
         (p->n_head + 2 * p->n_kv) * p->d + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 5));
     p->window = m == NULL && kept_check_chance(c, 45) ? kept_check_range(c, 1, p->cap) : 0;
-    if (p->window == 0 && p->cap < max_rows + 16) /* every row's whole past is in the cache */
+    if (is_chunk(max_rows))
+        p->cap = 64;
+    else if (p->window == 0 && p->cap < max_rows + 16) /* every row's whole past is in the cache */
         p->cap = (max_rows + 16 + 63) / 64 * 64;
     p->softcap = m == NULL && kept_check_chance(c, 30) ? 50.0f : 0;
-    if (c->row->id == KEPT_KERNEL_ATTN_DECODE) {
-        p->n_splits = m != NULL ? 4 : kept_check_range(c, 1, 6);
+    if (writes_parts(c)) {
+        bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+        p->n_splits = !decode ? 1 : m != NULL ? 4 : kept_check_range(c, 1, 6);
         p->part_first = m != NULL ? 0 : kept_check_range(c, 0, 2);
         p->parts = p->part_first + p->n_splits + (m != NULL ? 0 : kept_check_range(c, 0, 2));
     } else {
@@ -105,8 +128,8 @@ static void pick_attn(struct check_case *c, uint32_t max_rows)
     }
 }
 
-/* A query of a full cache stays within it; with a window, positions go around the ring and far out.
- * */
+/* A query of a full cache stays within it; with a window, positions go around the ring and far out;
+ * those of bounded stores go to the last ones there are. */
 static int32_t pick_position(struct check_case *c, uint32_t max_rows)
 {
     const struct kept_attn_params *p = &c->params.attn;
@@ -114,6 +137,8 @@ static int32_t pick_position(struct check_case *c, uint32_t max_rows)
         return (int32_t)c->model->n_past;
     if (kept_check_chance(c, 15))
         return 0;
+    if (general(c) != KEPT_SLOTS_PLAIN && kept_check_chance(c, 10))
+        return INT32_MAX - 4 * CHUNK_ROWS - (int32_t)kept_check_range(c, 0, 1000);
     if ((p->window != 0 || general(c) != KEPT_SLOTS_PLAIN) && kept_check_chance(c, 50))
         return (int32_t)kept_check_range(c, 0, 200000);
     uint32_t spare = max_rows + 12;
@@ -200,7 +225,8 @@ static int32_t slot_position(struct check_case *c, int32_t position)
     }
 }
 
-/* A head: kept slots, and tokens since EDGE; or EDGE after the queries; a few are empty. */
+/* A head: kept slots, and tokens since EDGE; or EDGE after the queries, or after all there can be
+ * (the BASE slots are seen from everywhere, and no others); a few are empty. */
 static void fill_head(struct check_case *c, uint32_t *h, int32_t position)
 {
     uint32_t cap = h[KEPT_HEAD_CAP];
@@ -214,11 +240,15 @@ static void fill_head(struct check_case *c, uint32_t *h, int32_t position)
         edge = position + 1000;
         h[KEPT_HEAD_BASE] = 0;
     }
+    if (kept_check_chance(c, 20)) {
+        edge = INT32_MAX;
+        h[KEPT_HEAD_BASE] = kept_check_chance(c, 30) ? 0 : kept_check_range(c, 1, cap);
+    }
     if (c->model != NULL) {
         edge = (int32_t)c->model->n_past;
         h[KEPT_HEAD_BASE] = c->model->n_past;
     }
-    h[KEPT_HEAD_EDGE] = (uint32_t)(edge > 0 ? edge : 0);
+    h[KEPT_HEAD_EDGE] = (uint32_t)(edge > 0 || kept_check_chance(c, 30) ? edge : 0);
 }
 
 /* Positions, biases and ends of a head's slots; NaN in those that are not counted. */
@@ -277,13 +307,12 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
     uint32_t *step =
         kept_check_step(c, STEP, c->model != NULL ? c->model->rows : max_rows, position, &p->chunk);
     uint32_t planned = kept_check_planned_rows(c);
-    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
     float *qkv = kept_check_bind_f32(c, QKV, (uint64_t)planned * p->q_stride);
     fill_heads(c, position);
     fill_slots(c);
     kept_check_bind(c, OUT,
-                    decode ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
-                           : (uint64_t)planned * p->out_stride);
+                    writes_parts(c) ? (uint64_t)planned * p->n_head * p->parts * (p->d + 4)
+                                    : (uint64_t)planned * p->out_stride);
     if (c->failed || step == NULL)
         return;
     if (c->model == NULL && kept_check_chance(c, 20)) /* rows of several branches: any order */
@@ -302,12 +331,12 @@ static void gen_attn(struct check_case *c, uint32_t max_rows)
 
 void kept_gen_attn_decode(struct check_case *c)
 {
-    gen_attn(c, 9);
+    gen_attn(c, pick_rows(c, 9));
 }
 
 void kept_gen_attn_prefill(struct check_case *c)
 {
-    gen_attn(c, kept_check_chance(c, 20) ? 70 : 20);
+    gen_attn(c, pick_rows(c, kept_check_chance(c, 20) ? 70 : 20));
 }
 
 /* ---- bounds ---- */
@@ -397,7 +426,7 @@ static void head_bounds(struct head *h)
         h->bound[i] += 4 * CHECK_U * fabs(h->out[i]);
 }
 
-static void store_decode(struct check_case *c, const struct head *h, uint64_t i_head)
+static void store_part(struct check_case *c, const struct head *h, uint64_t i_head)
 {
     const struct kept_attn_params *p = &c->params.attn;
     uint64_t at = (i_head * p->parts + p->part_first) * (p->d + 4);
@@ -406,7 +435,7 @@ static void store_decode(struct check_case *c, const struct head *h, uint64_t i_
         kept_check_bound(c, OUT, at + 4 + i, h->bound[i]);
 }
 
-static void store_prefill(struct check_case *c, struct head *h, uint64_t at)
+static void store_output(struct check_case *c, struct head *h, uint64_t at)
 {
     if (c->keys[KEPT_KEY_ATTN_VT] != KEPT_FMT_F16)
         kept_check_hadamard(h->out, h->bound, c->params.attn.d);
@@ -417,7 +446,7 @@ static void store_prefill(struct check_case *c, struct head *h, uint64_t at)
 static void bound_rows(struct check_case *c, struct head *h)
 {
     const struct kept_attn_params *p = &c->params.attn;
-    bool decode = c->row->id == KEPT_KERNEL_ATTN_DECODE;
+    bool parts = writes_parts(c);
     for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
         uint64_t out = (uint64_t)row * p->out_stride;
         for (uint32_t head = 0; head < p->n_head; head++) {
@@ -428,12 +457,12 @@ static void bound_rows(struct check_case *c, struct head *h)
             if (h->n == 0)
                 continue; /* exactly empty */
             head_bounds(h);
-            if (decode)
-                store_decode(c, h, (uint64_t)row * p->n_head + head);
+            if (parts)
+                store_part(c, h, (uint64_t)row * p->n_head + head);
             else
-                store_prefill(c, h, out + (uint64_t)head * p->d);
+                store_output(c, h, out + (uint64_t)head * p->d);
         }
-        if (!decode)
+        if (!parts)
             kept_check_bound_sums(c, OUT, out, out + (uint64_t)p->n_head * p->d, p->n_head * p->d);
     }
 }
@@ -466,13 +495,25 @@ void kept_bound_attn_prefill(struct check_case *c)
 
 /* ---- one form for partial results ---- */
 
-static void merge_parts(float *part, uint32_t n, uint32_t d)
+/* A part is empty, or m is the maximum: l counts from one slot to all. */
+static bool sound(const float *part, uint32_t most)
+{
+    if (part[1] == 0)
+        return part[0] == -INFINITY;
+    return part[0] > -INFINITY && part[1] > 0.99 && part[1] < 1.01 * most;
+}
+
+/* The n parts from `part` on as one; of `most` slots. */
+static void merge_parts(float *part, uint32_t n, uint32_t d, uint32_t most)
 {
     size_t stride = d + 4;
+    bool all_sound = true;
     double m = -INFINITY, l = 0, out[MAX_D] = {0};
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
+        all_sound = all_sound && sound(part + i * stride, most);
         if (!(part[i * stride] <= m))
             m = part[i * stride];
+    }
     for (uint32_t i = 0; i < n; i++) {
         double w = part[i * stride] == m ? (m == -INFINITY ? 0 : 1) : exp(part[i * stride] - m);
         l += w * part[i * stride + 1];
@@ -480,105 +521,20 @@ static void merge_parts(float *part, uint32_t n, uint32_t d)
             out[k] += w * part[i * stride + 4 + k];
     }
     memset(part, 0, n * stride * sizeof *part);
-    part[0] = l == 0 ? -INFINITY : (float)(m + log(l));
+    part[0] = !all_sound ? NAN : l == 0 ? -INFINITY : (float)(m + log(l));
     for (uint32_t k = 0; k < d; k++)
         part[4 + k] = l == 0 ? (float)out[k] : (float)(out[k] / l);
 }
 
-void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind)
+void kept_canon_attn(const struct check_case *c, uint32_t *const *bind)
 {
     const struct kept_attn_params *p = &c->params.attn;
     float *part = (float *)(void *)bind[OUT];
+    if (!writes_parts(c))
+        return;
     for (uint32_t i = 0; i < c->live * p->n_head; i++) {
         uint64_t head = (uint64_t)p->row_first * p->n_head + i;
-        merge_parts(part + (head * p->parts + p->part_first) * (p->d + 4), p->n_splits, p->d);
-    }
-}
-
-/* ---- merge ---- */
-
-void kept_keys_attn_merge(struct check_case *c)
-{
-    kept_check_group(c, 16, 128);
-    kept_check_set_key(c, "VROT", kept_check_range(c, 0, 1));
-}
-
-static void fill_part(struct check_case *c, float *part, uint32_t d, bool empty)
-{
-    part[0] = empty ? -INFINITY : kept_check_value(c, kept_check_chance(c, 20) ? 80 : 5);
-    part[1] = empty ? 0 : 1 + 20 * fabsf(kept_check_unit(c));
-    for (uint32_t i = 0; i < d; i++)
-        part[4 + i] = empty ? 0 : part[1] * kept_check_value(c, 2);
-}
-
-void kept_gen_attn_merge(struct check_case *c)
-{
-    static const uint32_t ds[] = {32, 64, 64, 96, 128, 256};
-    struct kept_merge_params *p = &c->params.merge;
-    const struct check_model *m = c->model;
-    p->d = m != NULL ? m->d : kept_check_pick(c, ds, 6);
-    p->n_head = m != NULL ? m->n_head : kept_check_range(c, 1, 12);
-    p->parts = m != NULL ? 4 : kept_check_range(c, 1, 40);
-    p->out_stride =
-        KEPT_ACT_STRIDE(p->n_head * p->d) + (m != NULL ? 0 : 4 * kept_check_range(c, 0, 2));
-    kept_check_step(c, 2, m != NULL ? m->rows : 9, 0, NULL);
-    uint32_t planned = kept_check_planned_rows(c);
-    uint64_t heads = (uint64_t)planned * p->n_head;
-    float *part = kept_check_bind_f32(c, 0, heads * p->parts * (p->d + 4));
-    kept_check_bind(c, 1, (uint64_t)planned * p->out_stride);
-    if (c->failed)
-        return;
-    for (uint64_t head = (uint64_t)p->row_first * p->n_head;
-         head < (uint64_t)(p->row_first + c->live) * p->n_head; head++) {
-        bool all_empty = kept_check_chance(c, 10);
-        for (uint32_t i = 0; i < p->parts; i++)
-            fill_part(c, part + (head * p->parts + i) * (p->d + 4), p->d,
-                      all_empty || kept_check_chance(c, 20));
-    }
-    kept_snprintf(c->shape, sizeof c->shape, "heads %u, d %u, parts %u", p->n_head, p->d, p->parts);
-}
-
-/* The same argument as for slots: the weights are exp(m - M), the sums have `parts` terms. */
-static void merge_bounds(struct check_case *c, const float *part, uint64_t at)
-{
-    const struct kept_merge_params *p = &c->params.merge;
-    size_t stride = p->d + 4;
-    double m = -INFINITY, l = 0, out[MAX_D], bound[MAX_D];
-    for (uint32_t i = 0; i < p->parts; i++)
-        m = fmax(m, part[i * stride]);
-    for (uint32_t i = 0; m > -INFINITY && i < p->parts; i++)
-        l += exp(part[i * stride] - m) * part[i * stride + 1];
-    if (l == 0)
-        return; /* exactly 0 */
-    for (uint32_t k = 0; k < p->d; k++) {
-        out[k] = 0;
-        for (uint32_t i = 0; i < p->parts; i++)
-            out[k] += exp(part[i * stride] - m) / l * part[i * stride + 4 + k];
-        bound[k] = 4 * CHECK_U * fabs(out[k]) + 2 * CHECK_TINY;
-        for (uint32_t i = 0; i < p->parts; i++) {
-            double w = exp(part[i * stride] - m), o = fabs(part[i * stride + 4 + k]);
-            double relative =
-                isinf(part[i * stride]) ? 0 : 2 * kept_check_exp_bound(part[i * stride] - m);
-            relative += (4 * sqrt(p->parts) + 4) * CHECK_U;
-            bound[k] += (w * relative + 2 * CHECK_TINY) / l * /* TINY: a weight flushed to zero */
-                        (o + fabs(out[k]) * part[i * stride + 1]);
-        }
-    }
-    if (kept_check_key(c, "VROT") != 0)
-        kept_check_hadamard(out, bound, p->d);
-    for (uint32_t k = 0; k < p->d; k++)
-        kept_check_bound(c, 1, at + k, bound[k]);
-}
-
-void kept_bound_attn_merge(struct check_case *c)
-{
-    const struct kept_merge_params *p = &c->params.merge;
-    const float *part = (const float *)(const void *)c->bind[0].before;
-    for (uint32_t row = p->row_first; row < p->row_first + c->live; row++) {
-        uint64_t out = (uint64_t)row * p->out_stride;
-        for (uint32_t head = 0; head < p->n_head; head++)
-            merge_bounds(c, part + ((uint64_t)row * p->n_head + head) * p->parts * (p->d + 4),
-                         out + (uint64_t)head * p->d);
-        kept_check_bound_sums(c, 1, out, out + (uint64_t)p->n_head * p->d, p->n_head * p->d);
+        merge_parts(part + (head * p->parts + p->part_first) * (p->d + 4), p->n_splits, p->d,
+                    p->cap);
     }
 }

@@ -83,7 +83,7 @@ struct check_case {
 
 /* Rows whose outputs may differ in form bring them to one form; runs on the reference's outputs and
  * on the device's. */
-void kept_canon_attn_decode(const struct check_case *c, uint32_t *const *bind);
+void kept_canon_attn(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_argmax(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_slot_nearest(const struct check_case *c, uint32_t *const *bind);
 void kept_canon_assoc_match(const struct check_case *c, uint32_t *const *bind);

@@ -72,11 +72,23 @@ static void fill_table(struct check_case *c, uint32_t n_hi)
     }
 }
 
-/* Positions of a chunk: consecutive from anywhere, across the ring's end as it comes. */
+static bool budgeted(const struct check_case *c)
+{
+    return kept_check_key(c, "STORE") != KEPT_SLOTS_PLAIN;
+}
+
+/* Positions of a chunk: consecutive from anywhere, across the ring's end as it comes; negative ones
+ * of a table that begins there (queries are kept by position % a power of two then, so that none
+ * share a place). */
 static int32_t pick_position(struct check_case *c)
 {
+    struct kept_slot_write_params *p = &c->params.slot_write;
     if (c->model != NULL)
         return (int32_t)c->model->n_past;
+    if (budgeted(c) && p->hi_bias != 0 && kept_check_chance(c, 50)) {
+        p->queries_rows = p->queries_rows == MAX_ROWS ? 32 : p->queries_rows;
+        return -(int32_t)kept_check_range(c, 1, 256 * p->hi_bias);
+    }
     switch (kept_check_range(c, 0, 5)) {
     case 0:
         return 0;
@@ -89,13 +101,8 @@ static int32_t pick_position(struct check_case *c)
     }
 }
 
-static bool budgeted(const struct check_case *c)
-{
-    return kept_check_key(c, "STORE") != KEPT_SLOTS_PLAIN;
-}
-
 /* Tokens before EDGE, in the extent, across its end, and past it; positions of RoPE down to where
- * the table begins. */
+ * the table begins, a few below it. */
 static void fill_heads(struct check_case *c, int32_t position)
 {
     struct kept_slot_write_params *p = &c->params.slot_write;
@@ -117,9 +124,13 @@ static void fill_heads(struct check_case *c, int32_t position)
             edge = position;
             h[KEPT_HEAD_BASE] = c->model->n_past;
         }
-        h[KEPT_HEAD_EDGE] = (uint32_t)(edge > 0 ? edge : 0);
+        bool negative = position < 0 || kept_check_chance(c, 30);
+        h[KEPT_HEAD_EDGE] = (uint32_t)(edge > 0 || negative ? edge : 0);
+        uint32_t above = (uint32_t)position + 256 * p->hi_bias; /* the table's beginning */
         if (c->model == NULL && kept_check_chance(c, 50))
-            h[KEPT_HEAD_SHIFT] = kept_check_range(c, 0, (uint32_t)position + 256 * p->hi_bias);
+            h[KEPT_HEAD_SHIFT] = kept_check_range(c, 0, above);
+        if (c->model == NULL && kept_check_chance(c, 5))
+            h[KEPT_HEAD_SHIFT] = above + kept_check_range(c, 1, MAX_ROWS);
     }
 }
 
@@ -147,7 +158,8 @@ void kept_gen_slot_write(struct check_case *c)
     uint32_t *step =
         kept_check_step(c, STEP, c->model != NULL ? c->model->rows : MAX_ROWS, position, &p->chunk);
     uint32_t planned = kept_check_planned_rows(c), width = (p->n_head + 2 * p->n_kv) * p->d;
-    fill_table(c, ((uint32_t)position + p->chunk) / 256 + 1);
+    int32_t end = position + (int32_t)p->chunk;
+    fill_table(c, end > 0 ? (uint32_t)end / 256 + 1 : 1);
     fill_heads(c, position);
     uint64_t slots = budgeted(c) ? p->cap : (uint64_t)p->n_kv * p->cap;
     uint32_t planes = kept_check_key(c, "STORE") == KEPT_SLOTS_RULE ? 3 : 2;
@@ -202,12 +214,18 @@ static void begin_head(const struct check_case *c, uint32_t row, uint32_t h, str
     }
 }
 
-static void turn_head(const struct check_case *c, int64_t position, bool borrowed, struct head *h)
+static struct ref_rope rope_of(const struct check_case *c)
 {
     const struct kept_slot_write_params *p = &c->params.slot_write;
     const struct check_bind *table = &c->bind[TABLE];
-    struct ref_rope rope = {(const float *)(const void *)table->before, table->n_words * 4,
-                            p->n_rot, p->rope_pairs, p->hi_bias};
+    return (struct ref_rope){(const float *)(const void *)table->before, table->n_words * 4,
+                             p->n_rot, p->rope_pairs, p->hi_bias};
+}
+
+static void turn_head(const struct check_case *c, int64_t position, bool borrowed, struct head *h)
+{
+    const struct kept_slot_write_params *p = &c->params.slot_write;
+    struct ref_rope rope = rope_of(c);
     if (borrowed)
         h->value[p->d - 1] = h->error[p->d - 1] = 0;
     for (uint32_t i = 0; i < p->n_rot / 2; i++) {
@@ -261,6 +279,7 @@ static void bound_kv(struct check_case *c, uint32_t row, uint32_t kv, uint64_t s
 void kept_bound_slot_write(struct check_case *c)
 {
     const struct kept_slot_write_params *p = &c->params.slot_write;
+    struct ref_rope rope = rope_of(c);
     uint32_t group = p->n_head / p->n_kv;
     for (uint32_t i = 0; i < c->live * p->n_kv; i++) {
         uint32_t row = p->row_first + i / p->n_kv, kv = i % p->n_kv;
@@ -274,6 +293,8 @@ void kept_bound_slot_write(struct check_case *c)
             stored = position >= h.edge && at < h.cap;
             slot = h.first + at;
         }
+        if (!ref_rope_has(&rope, turn))
+            continue; /* nothing is written */
         for (uint32_t h = kv * group; h < (kv + 1) * group; h++)
             bound_q(c, row, h, position, turn);
         if (stored)

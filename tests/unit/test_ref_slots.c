@@ -234,7 +234,7 @@ static void prepare(struct store *s, uint32_t seed)
     }
 }
 
-static void run(struct store *s, uint32_t type, uint32_t store)
+static void write_rows(struct store *s, uint32_t type, uint32_t store)
 {
     const struct kept_slot_write_params w = {.row_cap = N_TOKENS,
                                              .chunk = N_TOKENS,
@@ -251,6 +251,12 @@ static void run(struct store *s, uint32_t type, uint32_t store)
     for (int i = 0; i < 11; i++)
         call.bind[i] = w_bind[i];
     ref_slot_write(&call);
+}
+
+/* The queries of `from` attend the slots of s. */
+static void attend(kept_reference_fn kernel, struct store *from, struct store *s,
+                   const uint32_t *keys, uint32_t part_first, void *out)
+{
     const struct kept_attn_params a = {.row_cap = N_TOKENS,
                                        .chunk = N_TOKENS,
                                        .n_head = N_HEAD,
@@ -258,14 +264,22 @@ static void run(struct store *s, uint32_t type, uint32_t store)
                                        .d = D,
                                        .q_stride = WIDTH,
                                        .cap = TOTAL,
+                                       .n_splits = 1,
+                                       .parts = 2,
+                                       .part_first = part_first,
                                        .out_stride = KEPT_ACT_STRIDE(128u)};
-    const uint32_t a_keys[KEPT_MAX_KEYS] = {64, KEPT_LANE, D, 1, store, type, type, 8};
-    void *a_bind[] = {s->qkv, s->k, s->v, s->meta, s->heads, s->out, s->step};
-    call.keys = a_keys;
-    call.params = &a;
+    struct kept_host_call call = {.keys = keys, .params = &a};
+    void *bind[] = {from->qkv, s->k, s->v, s->meta, s->heads, out, from->step};
     for (int i = 0; i < 7; i++)
-        call.bind[i] = a_bind[i];
-    ref_attn_prefill(&call);
+        call.bind[i] = bind[i];
+    kernel(&call);
+}
+
+static void run(struct store *s, uint32_t type, uint32_t store)
+{
+    const uint32_t keys[KEPT_MAX_KEYS] = {64, KEPT_LANE, D, 1, store, type, type, 8};
+    write_rows(s, type, store);
+    attend(ref_attn_prefill, s, s, keys, 0, s->out);
 }
 
 /* Causal attention of the original q, k and v. */
@@ -312,6 +326,96 @@ static void written_slots_attend_as_plain_ones(void **state)
         }
 }
 
+/* ---- two segments ---- */
+
+struct facts {
+    struct store s;
+    float part[N_TOKENS][N_HEAD][2][D + 4], merged[N_TOKENS][KEPT_ACT_STRIDE(128u)];
+};
+
+/* n slots that every query sees, written at positions -n … -1 of an empty head. */
+static void prepare_facts(struct facts *f, uint32_t type, uint32_t n)
+{
+    const uint32_t head[KEPT_HEAD_WORDS] = {64, 128, 100, 0, 0u - n};
+    prepare(&f->s, 12);
+    memcpy(f->s.heads, head, sizeof head);
+    f->s.step[KEPT_STEP_ROWS] = n;
+    for (uint32_t i = 0; i < n; i++)
+        f->s.step[KEPT_STEP_TOKENS + N_TOKENS + i] = i - n;
+    write_rows(&f->s, type, KEPT_SLOTS_BUDGETED);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(f->s.meta[REF_POS(TOTAL, 64 + i)], i - n);
+    f->s.heads[KEPT_HEAD_BASE] = n;
+    f->s.heads[KEPT_HEAD_EDGE] = INT32_MAX;
+}
+
+/* The queries of s over its own slots (prefill) and over the facts, then merged. */
+static void run_both(struct store *s, struct facts *f, uint32_t type, kept_reference_fn second)
+{
+    const uint32_t keys[KEPT_MAX_KEYS] = {64,   KEPT_LANE, D, 1, KEPT_SLOTS_BUDGETED,
+                                          type, type,      8, 1};
+    const uint32_t m_keys[] = {64, type != KEPT_FMT_F16};
+    const struct kept_merge_params m = {.row_cap = N_TOKENS,
+                                        .n_head = N_HEAD,
+                                        .d = D,
+                                        .parts = 2,
+                                        .out_stride = KEPT_ACT_STRIDE(128u)};
+    struct kept_host_call call = {.keys = m_keys, .params = &m};
+    void *bind[] = {f->part, f->merged, s->step};
+    attend(ref_attn_prefill, s, s, keys, 0, f->part);
+    attend(second, s, &f->s, keys, 1, f->part);
+    for (int i = 0; i < 3; i++)
+        call.bind[i] = bind[i];
+    ref_attn_merge(&call);
+}
+
+/* Attention of the original q, k and v, the n facts before the tokens. */
+static void plain_both(const struct store *s, const struct store *facts, uint32_t n, uint32_t row,
+                       uint32_t head, double *out)
+{
+    double l = 0;
+    memset(out, 0, D * sizeof *out);
+    for (uint32_t t = 0; t < n + row + 1; t++) {
+        const float *from = t < n ? facts->original[t] : s->original[t - n];
+        double score = 0;
+        for (uint32_t i = 0; i < D; i++)
+            score += 0.125 * s->original[row][head * D + i] * from[N_HEAD * D + i];
+        l += exp(score);
+        for (uint32_t i = 0; i < D; i++)
+            out[i] += exp(score) * from[(N_HEAD + 1) * D + i];
+    }
+    for (uint32_t i = 0; i < D; i++)
+        out[i] /= l;
+}
+
+static void parts_of_two_segments_merge(void **state)
+{
+    (void)state;
+    static struct store s;
+    static struct facts f;
+    const double tolerance[] = {4e-3, 4e-2, 0.6}; /* as above */
+    const kept_reference_fn second[] = {ref_attn_decode, ref_attn_prefill};
+    for (uint32_t t = 0; t < 3; t++)
+        for (uint32_t n = 0; n <= 17; n += 17) {
+            double worst = 0, alone = 0, out[D];
+            prepare(&s, 11);
+            run(&s, types[t], KEPT_SLOTS_BUDGETED);
+            prepare_facts(&f, types[t], n);
+            run_both(&s, &f, types[t], second[t % 2]);
+            for (uint32_t i = 0; i < N_TOKENS * N_HEAD * D; i++) {
+                uint32_t row = i / (N_HEAD * D), at = i % (N_HEAD * D);
+                if (at % D == 0)
+                    plain_both(&s, &f.s, n, row, at / D, out);
+                worst = fmax(worst, fabs(out[at % D] - f.merged[row][at]));
+                alone = fmax(alone, fabs(s.out[row][at] - f.merged[row][at]));
+            }
+            assert_true(worst < tolerance[t]);
+            assert_true(n != 0 || alone < 1e-6);
+            if (n == 0)
+                assert_true(f.part[3][1][1][0] == -INFINITY && f.part[3][1][1][1] == 0);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +426,7 @@ int main(void)
         cmocka_unit_test(hadamard_is_its_own_inverse),
         cmocka_unit_test(heads_stay_in_their_store),
         cmocka_unit_test(written_slots_attend_as_plain_ones),
+        cmocka_unit_test(parts_of_two_segments_merge),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

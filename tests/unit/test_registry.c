@@ -73,6 +73,7 @@ static void keys_are_where_their_names_are(void **state)
         {KEPT_KERNEL_ATTN_PREFILL, "KT", KEPT_KEY_ATTN_KT},
         {KEPT_KERNEL_ATTN_PREFILL, "VT", KEPT_KEY_ATTN_VT},
         {KEPT_KERNEL_ATTN_PREFILL, "BQ", KEPT_KEY_ATTN_BQ},
+        {KEPT_KERNEL_ATTN_PREFILL, "OUT", KEPT_KEY_ATTN_OUT},
         {KEPT_KERNEL_ATTN_MERGE, "VROT", KEPT_KEY_MERGE_VROT},
         {KEPT_KERNEL_ATTN_PEAK, "ORDER", KEPT_KEY_ORDER},
         {KEPT_KERNEL_ATTN_PEAK, "D", KEPT_KEY_ATTN_D},
@@ -307,6 +308,48 @@ static void contract_of_associative_memory(void **state)
         assert_int_equal(check_assoc(&wrong[i], bytes), KEPT_E_ARGUMENT);
 }
 
+/* What attn_prefill writes decides which parameters and how large an output it needs. */
+static kept_status check_prefill(const struct kept_attn_params *p, uint32_t out, uint64_t out_bytes)
+{
+    struct kept_error err = {0};
+    const uint32_t keys[KEPT_MAX_KEYS] = {64,           KEPT_VECTOR,  32, 1,  KEPT_SLOTS_PLAIN,
+                                          KEPT_FMT_F16, KEPT_FMT_F16, 8,  out};
+    uint64_t tiles = 4 * KEPT_TILE_WORDS(KEPT_FMT_F16, 32) * 4ull;
+    const uint64_t bytes[7] = {
+        5 * 64 * 4, tiles, tiles, 0, 0, out_bytes, (KEPT_STEP_TOKENS + 10) * 4};
+    return kept_kernel_check(KEPT_KERNEL_ATTN_PREFILL, 0, keys, p, bytes, &err);
+}
+
+static void contract_of_prefill_outputs(void **state)
+{
+    (void)state;
+    const struct kept_attn_params good = {.row_cap = 5,
+                                          .chunk = 5,
+                                          .n_head = 1,
+                                          .n_kv = 1,
+                                          .d = 32,
+                                          .q_stride = 64,
+                                          .cap = 64,
+                                          .n_splits = 1,
+                                          .parts = 3,
+                                          .part_first = 2,
+                                          .out_stride = 36};
+    uint64_t rows = (4 * 36 + 34) * 4ull, parts = 5 * 3 * 36 * 4ull;
+    assert_int_equal(check_prefill(&good, 0, rows), KEPT_OK);
+    assert_int_equal(check_prefill(&good, 0, rows - 4), KEPT_E_ARGUMENT);
+    assert_int_equal(check_prefill(&good, 1, parts), KEPT_OK);
+    assert_int_equal(check_prefill(&good, 1, parts - 4), KEPT_E_ARGUMENT);
+    assert_int_equal(check_prefill(&good, 2, parts), KEPT_E_ARGUMENT);
+    struct kept_attn_params p = good;
+    p.part_first = 3;
+    assert_int_equal(check_prefill(&p, 1, parts), KEPT_E_ARGUMENT);
+    p = good;
+    p.part_first = 0;
+    p.n_splits = 2;
+    assert_int_equal(check_prefill(&p, 1, parts), KEPT_E_ARGUMENT);
+    assert_int_equal(check_prefill(&p, 0, rows), KEPT_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +361,7 @@ int main(void)
         cmocka_unit_test(contract_bounds_every_binding),
         cmocka_unit_test(contract_refuses_parameters),
         cmocka_unit_test(contract_of_associative_memory),
+        cmocka_unit_test(contract_of_prefill_outputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,8 +59,8 @@ def check_row(root, row, texts, errors):
         complain(f"struct kept_{params}_params is not in params.h")
     if not keys.strip().startswith('"WG"'):
         complain("key 0 must be WG")
-    if len(binds.split(",")) // 2 > 12 or len(keys.split(",")) // 2 > 8:
-        complain("more than 12 bindings or 8 keys")
+    if len(binds.split(",")) // 2 > 12 or len(keys.split(",")) // 2 > 9:
+        complain("more than 12 bindings or 9 keys")
 
 
 def main():

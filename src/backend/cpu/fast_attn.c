@@ -327,6 +327,18 @@ static void tile_range(const struct columns *c, uint32_t *tile, uint32_t *end)
     *end = last_end;
 }
 
+/* Column i as the part of a split. */
+static void write_part(const struct columns *c, uint32_t i, size_t row, uint32_t head,
+                       uint32_t split)
+{
+    const struct kept_attn_params *p = c->p;
+    size_t part = (row * p->n_head + head) * p->parts + p->part_first + split;
+    float *out = (float *)c->call->bind[5] + part * (p->d + 4);
+    out[0] = c->m[i];
+    out[1] = c->l[i];
+    memcpy(out + 4, c->o[i], p->d * sizeof(float));
+}
+
 /* ---- decode ---- */
 
 struct job {
@@ -353,13 +365,8 @@ static void decode_item(void *user, uint32_t item, uint32_t i_thread)
         uint64_t n = end - tile;
         attend(&c, tile + (uint32_t)(n * split / p->n_splits),
                tile + (uint32_t)(n * (split + 1) / p->n_splits));
-        for (uint32_t i = 0; i < c.n; i++) {
-            size_t part = ((size_t)row * p->n_head + head + i) * p->parts + p->part_first + split;
-            float *out = (float *)j->call->bind[5] + part * (p->d + 4);
-            out[0] = c.m[i];
-            out[1] = c.l[i];
-            memcpy(out + 4, c.o[i], p->d * sizeof(float));
-        }
+        for (uint32_t i = 0; i < c.n; i++)
+            write_part(&c, i, row, head + i, split);
     }
 }
 
@@ -373,10 +380,26 @@ void CPU_NAME(attn_decode)(const struct kept_host_call *call, struct kept_pool *
 
 /* ---- prefill ---- */
 
+/* Column i, finished. */
+static void write_output(struct columns *c, uint32_t i, size_t row, uint32_t head)
+{
+    const struct kept_attn_params *p = c->p;
+    float *out = (float *)c->call->bind[5] + row * p->out_stride;
+    float *sums = out + (size_t)p->n_head * p->d + head * (p->d / 16);
+    vf scale = vf_set(c->l[i] > 0 ? 1 / c->l[i] : 0);
+    if (c->call->keys[KEPT_KEY_ATTN_VT] != KEPT_FMT_F16)
+        fast_hadamard(c->o[i], p->d);
+    for (uint32_t k = 0; k < p->d; k += 16) {
+        vf o = vf_mul(vf_load(&c->o[i][k]), scale);
+        vf_store(out + head * p->d + k, o);
+        sums[k / 16] = vf_hsum(o);
+    }
+}
+
 static void prefill_pass(const struct job *j, uint32_t kv, uint32_t first, uint32_t end)
 {
     const struct kept_attn_params *p = j->p;
-    bool rotated = j->call->keys[KEPT_KEY_ATTN_VT] != KEPT_FMT_F16;
+    bool parts = j->call->keys[KEPT_KEY_ATTN_OUT] != 0;
     struct columns c;
     uint32_t tile, tile_end;
     begin(&c, j->call, kv);
@@ -387,16 +410,10 @@ static void prefill_pass(const struct job *j, uint32_t kv, uint32_t first, uint3
     for (uint32_t i = 0; i < c.n; i++) {
         size_t row = p->row_first + (first + i) / j->group;
         uint32_t head = kv * j->group + (first + i) % j->group;
-        float *out = (float *)j->call->bind[5] + row * p->out_stride;
-        float *sums = out + (size_t)p->n_head * p->d + head * (p->d / 16);
-        vf scale = vf_set(c.l[i] > 0 ? 1 / c.l[i] : 0);
-        if (rotated)
-            fast_hadamard(c.o[i], p->d);
-        for (uint32_t k = 0; k < p->d; k += 16) {
-            vf o = vf_mul(vf_load(&c.o[i][k]), scale);
-            vf_store(out + head * p->d + k, o);
-            sums[k / 16] = vf_hsum(o);
-        }
+        if (parts)
+            write_part(&c, i, row, head, 0);
+        else
+            write_output(&c, i, row, head);
     }
 }
 

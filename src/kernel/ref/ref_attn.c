@@ -139,6 +139,17 @@ static struct attn begin(const struct kept_host_call *call, uint32_t row, uint32
     return a;
 }
 
+static void write_part(const struct attn *a, uint32_t row, uint32_t head, uint32_t split)
+{
+    const struct kept_attn_params *p = a->p;
+    size_t part = ((size_t)row * p->n_head + head) * p->parts + p->part_first + split;
+    float *out = (float *)a->call->bind[5] + part * (p->d + 4);
+    out[0] = (float)a->m;
+    out[1] = (float)a->l;
+    for (uint32_t k = 0; k < p->d; k++)
+        out[4 + k] = (float)a->o[k];
+}
+
 void ref_attn_decode(const struct kept_host_call *call)
 {
     const struct kept_attn_params *p = call->params;
@@ -153,13 +164,19 @@ void ref_attn_decode(const struct kept_host_call *call)
             a.tile_first = first + n * split / p->n_splits;
             a.tile_end = first + n * (split + 1) / p->n_splits;
             attend(&a);
-            size_t part = ((size_t)row * p->n_head + head) * p->parts + p->part_first + split;
-            float *out = (float *)call->bind[5] + part * (p->d + 4);
-            out[0] = (float)a.m;
-            out[1] = (float)a.l;
-            for (uint32_t k = 0; k < p->d; k++)
-                out[4 + k] = (float)a.o[k];
+            write_part(&a, row, head, split);
         }
+    }
+}
+
+static void prefill_parts(const struct kept_host_call *call, uint32_t live)
+{
+    const struct kept_attn_params *p = call->params;
+    for (uint32_t i = 0; i < live * p->n_head; i++) {
+        uint32_t row = p->row_first + i / p->n_head, head = i % p->n_head;
+        struct attn a = begin(call, row, head);
+        attend(&a);
+        write_part(&a, row, head, 0);
     }
 }
 
@@ -169,6 +186,10 @@ void ref_attn_prefill(const struct kept_host_call *call)
     uint32_t live = kept_live_rows(p, (const uint32_t *)call->bind[6]);
     if (p->d > KEPT_MAX_HEAD_DIM)
         return;
+    if (call->keys[KEPT_KEY_ATTN_OUT] != 0) {
+        prefill_parts(call, live);
+        return;
+    }
     for (uint32_t i = 0; i < live; i++) {
         uint32_t row = p->row_first + i;
         float *out = (float *)call->bind[5] + (size_t)row * p->out_stride;
