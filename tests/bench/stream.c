@@ -173,9 +173,11 @@ int main(int argc, char **argv)
         status = kept_session_slots(s.session, &counts, &err);
     if (status == KEPT_OK) {
         kept_session_stats(s.session, &stats);
-        printf("\"live\": %llu, \"evicted\": %llu, \"kv_bytes\": %llu, \"scorer_bytes\": %llu, "
+        printf("\"live\": %llu, \"evicted\": %llu, \"consolidated\": %llu, \"kv_bytes\": %llu, "
+               "\"scorer_bytes\": %llu, "
                "\"planned_bytes\": %llu, \"actual_bytes\": %llu, \"allocations\": %llu}\n",
                (unsigned long long)counts.live, (unsigned long long)counts.evicted,
+               (unsigned long long)counts.consolidated,
                (unsigned long long)kept_plan_info(s.plan)->kv_bytes,
                (unsigned long long)kept_plan_info(s.plan)->scorer_bytes,
                (unsigned long long)stats.planned_bytes, (unsigned long long)stats.actual_bytes,
