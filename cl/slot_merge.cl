@@ -21,16 +21,16 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
     uint own = get_group_id(0), kv = get_group_id(1);
     struct extent e = extent_of(heads, kv, p.total);
     struct moves m = moves_of(moves, kv, p.row_cap, e.cap);
-    if (own >= m.m)
+    if (own >= m.lost)
         return;
     struct nearest n = {near + 2 * (ulong)kv * p.n_splits * p.row_cap, p.n_splits, p.row_cap,
                         e.cap, -INFINITY};
     uint i = LID;
 #if WG == 1
-    for (; i < m.m && i + 16 <= p.row_cap; i += 16)
+    for (; i < m.lost && i + 16 <= p.row_cap; i += 16)
         nearest_of_16(&n, i, target + i);
 #endif
-    for (; i < m.m; i += WG)
+    for (; i < m.lost; i += WG)
         nearest_of(&n, i, target + i);
     SYNC();
     uint r = target[own];
@@ -49,7 +49,7 @@ __kernel KEPT_GROUP void slot_merge(__global uint *v_slots, __global float *meta
     for (uint j = 0; j < RUNS; j++)
         if (LID + j * WG < D / 16)
             sum[j] = value_run(tile, D, r % 16, LID + j * WG);
-    for (i = own; i < m.m; i++) {
+    for (i = own; i < m.lost; i++) {
         uint slot = m.evicted[i];
         if (target[i] != r || slot >= e.cap)
             continue;

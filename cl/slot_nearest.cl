@@ -69,8 +69,8 @@ __kernel KEPT_GROUP void slot_nearest(__global const uint *k_slots, __global con
     uint first = (uint)((ulong)n_tiles * split / p.n_splits);
     uint end = (uint)((ulong)n_tiles * (split + 1) / p.n_splits);
     near += 2 * (ulong)(kv * p.n_splits + split) * p.row_cap;
-    for (uint e0 = 0; e0 < m.m; e0 += EVICTED) {
-        uint n = min(m.m - e0, (uint)EVICTED);
+    for (uint e0 = 0; e0 < m.lost; e0 += EVICTED) {
+        uint n = min(m.lost - e0, (uint)EVICTED);
         for (uint i = LID; i < EVICTED * (D / 16); i += WG) {
             uint b = i / (D / 16), slot = b < n ? m.evicted[e0 + b] : e.cap;
             float16 v = (float16)(0.0f);

@@ -19,10 +19,11 @@
 
 /* Local memory of a group. */
 struct meeting {
-    SHARED uint *gone;     /* [KEPT_MAX_BLOCK] slots that go */
-    SHARED uint *less;     /* [WG] ranks below the m-th lowest, in a lane's stretch */
-    SHARED uint *equal;    /* [WG] ranks equal to it */
-    SHARED float *scratch; /* [WG] */
+    SHARED uint *gone;      /* [KEPT_MAX_BLOCK] slots that go */
+    SHARED uint *was_there; /* [KEPT_MAX_BLOCK] 1 where they were not consolidated */
+    SHARED uint *less;      /* [WG] ranks below the m-th lowest, in a lane's stretch */
+    SHARED uint *equal;     /* [WG] ranks equal to it */
+    SHARED float *scratch;  /* [WG] */
 };
 
 /* One KV head. */
@@ -195,8 +196,8 @@ MEETING uint count_below(const struct head *h, uint rank, const struct meeting *
 #endif
 }
 
-/* The m slots that go, ascending, into at->gone and the list; their positions are gone. */
-MEETING void choose(const struct head *h, __global uint *evicted, const struct meeting *at)
+/* The m slots that go, ascending, into at->gone; their positions are gone. */
+MEETING void choose(const struct head *h, const struct meeting *at)
 {
     uint rank = 0; /* the largest with fewer than m below it: the m-th lowest */
     for (uint bit = 0x80000000u; bit != 0; bit /= 2)
@@ -238,7 +239,7 @@ MEETING void choose(const struct head *h, __global uint *evicted, const struct m
             n_equal += own[k] == rank;
             if (goes) {
                 at->gone[i] = s + k;
-                evicted[i] = s + k;
+                at->was_there[i] = own[k] != 0; /* not consolidated */
                 h->pos[s + k] = (uint)KEPT_POS_GONE;
             }
         }
@@ -265,15 +266,24 @@ static uint fill(const struct head *h, SHARED const uint *gone, __global uint *f
     return n;
 }
 
+/* The list of those that were not consolidated; returns how many. For one lane. */
+static uint list_lost(const struct head *h, const struct meeting *at, __global uint *evicted)
+{
+    uint n = 0;
+    for (uint i = 0; i < h->m; i++)
+        if (at->was_there[i])
+            evicted[n++] = at->gone[i];
+    return n;
+}
+
 /* The head's row of the table and the first words of moves. For one lane. */
-static void conclude(const struct head *h, bool scored, uint fills, __global uint *head,
-                     __global uint *moves, const struct kept_select_params *p)
+static void conclude(const struct head *h, bool scored, __global uint *head, __global uint *moves,
+                     const struct kept_select_params *p)
 {
     uint base = h->count - h->m;
     bool rotate = p->limit > 0 && (long)h->end + p->row_cap - h->e.shift > (long)p->limit;
     moves[KEPT_MOVES_M] = h->m;
     moves[KEPT_MOVES_COUNT] = h->count;
-    moves[KEPT_MOVES_FILLS] = fills;
     moves[KEPT_MOVES_C] = h->c;
     moves[KEPT_MOVES_ROTATE] = rotate;
     head[KEPT_HEAD_BASE] = base;
@@ -291,9 +301,9 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
                                      __global uint *heads, __global uint *moves,
                                      __global const uint *step, const struct kept_select_params p)
 {
-    SHARED uint gone[KEPT_MAX_BLOCK], less[WG], equal[WG];
+    SHARED uint gone[KEPT_MAX_BLOCK], was_there[KEPT_MAX_BLOCK], less[WG], equal[WG];
     SHARED float scratch[WG];
-    struct meeting at = {gone, less, equal, scratch};
+    struct meeting at = {gone, was_there, less, equal, scratch};
     if (!BLOCK_IS_LIVE(step, p))
         return;
     uint kv = get_group_id(0), group = p.n_head / p.n_kv, block = p.row_cap;
@@ -329,10 +339,11 @@ __kernel KEPT_GROUP void slot_select(__global const float *z, __global float *st
         score_slots(&h, scored, stats + (ulong)kv * group * KEPT_STATS_STRIDE(p.d), from, &p,
                     scratch);
     __global uint *evicted = moves + KEPT_MOVES_LISTS;
-    choose(&h, evicted, &at);
+    choose(&h, &at);
     if (LID == 0) {
-        uint fills = fill(&h, gone, evicted + block, evicted + 2 * block);
-        conclude(&h, scored, fills, heads + kv * KEPT_HEAD_WORDS, moves, &p);
+        moves[KEPT_MOVES_FILLS] = fill(&h, gone, evicted + block, evicted + 2 * block);
+        moves[KEPT_MOVES_LOST] = list_lost(&h, &at, evicted);
+        conclude(&h, scored, heads + kv * KEPT_HEAD_WORDS, moves, &p);
     }
     MEET_AT_END();
 }

@@ -54,7 +54,7 @@ uint nearest_of(uint e, kept_moves m, uint cap)
 float find_weights(kept_head h, kept_moves m, uint slot)
 {
     uint plane = p.total + h.first;
-    for (uint e = gl_LocalInvocationID.x; e < m.n_evicted; e += WG) {
+    for (uint e = gl_LocalInvocationID.x; e < m.n_lost; e += WG) {
         float w = -1.0;
         if (target[e] == slot) {
             float log_w = scores[plane + moves[m.at + e]] - scores[plane + slot];
@@ -66,7 +66,7 @@ float find_weights(kept_head h, kept_moves m, uint slot)
     }
     barrier();
     float sum = 0.0;
-    for (uint e = 0u; e < m.n_evicted; e++) {
+    for (uint e = 0u; e < m.n_lost; e++) {
         sum += max(weight[e], 0.0);
     }
     return sum;
@@ -80,10 +80,10 @@ void main()
     }
     kept_head h = load_head(kv_head);
     kept_moves m = load_moves(kv_head, h.cap);
-    if (own >= m.n_evicted) {
+    if (own >= m.n_lost) {
         return;
     }
-    for (uint e = lane; e < m.n_evicted; e += WG) {
+    for (uint e = lane; e < m.n_lost; e += WG) {
         target[e] = nearest_of(e, m, h.cap);
     }
     barrier();
@@ -98,7 +98,7 @@ void main()
     float total = find_weights(h, m, slot);
     for (uint i = lane; i < D / 4u; i += WG) {
         vec4 sum = kept_v4(h.first + slot, i);
-        for (uint e = own; e < m.n_evicted; e++) {
+        for (uint e = own; e < m.n_lost; e++) {
             if (weight[e] >= 0.0) {
                 sum += weight[e] * kept_v4(h.first + moves[m.at + e], i);
             }

@@ -54,7 +54,7 @@ void load_evicted(kept_moves m, uint e0)
 {
     for (uint i = gl_LocalInvocationID.x; i < EB * D / 8u; i += WG) {
         uint e = i % EB, g = i / EB;
-        uint slot = e0 + e < m.n_evicted ? moves[m.at + e0 + e] : h.cap;
+        uint slot = e0 + e < m.n_lost ? moves[m.at + e0 + e] : h.cap;
         vec4 lo = vec4(0.0), hi = vec4(0.0);
         if (slot < h.cap) {
             kept_k8(h.first + slot, g, lo, hi);
@@ -76,11 +76,11 @@ void main()
     uint n_tiles = (m.count + 15u) >> 4;
     uint first = share_of(n_tiles, split, p.n_splits) * 16u;
     uint end = min(share_of(n_tiles, split + 1u, p.n_splits) * 16u, m.count);
-    for (uint e0 = 0u; e0 < m.n_evicted; e0 += EB) {
+    for (uint e0 = 0u; e0 < m.n_lost; e0 += EB) {
         load_evicted(m, e0);
         find_best(first, end);
         gather_best();
-        for (uint e = lane; e < min(EB, m.n_evicted - e0); e += WG) {
+        for (uint e = lane; e < min(EB, m.n_lost - e0); e += WG) {
             vec2 best = best_for(e);
             uint to = 2u * ((kv_head * p.n_splits + split) * p.row_cap + e0 + e);
             if (moves[m.at + e0 + e] < h.cap) {

@@ -29,6 +29,9 @@ shared vec2 partial[WG];
 shared uint histogram[256];
 shared uint n_chosen;
 shared uint chosen[KEPT_MAX_BLOCK], ascending[KEPT_MAX_BLOCK];
+shared bool is_lost[KEPT_MAX_BLOCK]; // of ascending: was not consolidated
+
+const uint AWAY = 0x80000000u; // in chosen: was consolidated
 
 kept_head h;
 uint window_at;   // C
@@ -216,18 +219,19 @@ void choose(uint n, uint from, uint end)
         if (s >= from && (v.x < last.x || (v.x == last.x && v.y <= last.y))) {
             uint i = atomicAdd(n_chosen, 1u);
             if (i < n) {
-                chosen[i] = s;
+                chosen[i] = s | (rank_of(s) == 0u ? AWAY : 0u);
                 meta[h.first + s] = KEPT_POS_GONE;
             }
         }
     }
     barrier();
     for (uint i = lane; i < n; i += WG) {
-        uint rank = 0u, own = chosen[i];
+        uint rank = 0u, own = chosen[i] & ~AWAY;
         for (uint k = 0u; k < n; k++) {
-            rank += chosen[k] < own ? 1u : 0u;
+            rank += (chosen[k] & ~AWAY) < own ? 1u : 0u;
         }
         ascending[rank] = own;
+        is_lost[rank] = (chosen[i] & AWAY) == 0u;
     }
     barrier();
 }
@@ -251,15 +255,30 @@ uint count_below(uint rank, uint from, uint end)
     return n;
 }
 
+// The list of evicted slots that were not consolidated. Returns their number.
+uint write_lost(uint at, uint n)
+{
+    uint lane = gl_LocalInvocationID.x, n_lost = 0u;
+    for (uint i = 0u; i < n; i++) {
+        if (is_lost[i] && i % WG == lane) {
+            moves[at + n_lost] = ascending[i];
+        }
+        n_lost += is_lost[i] ? 1u : 0u;
+    }
+    for (uint i = n_lost + lane; i < p.row_cap; i += WG) {
+        moves[at + i] = 0u;
+    }
+    return n_lost;
+}
+
 // The lists of moves for n evicted slots before `end` (C). Returns the number of fills.
-uint write_lists(uint at, uint n, uint end)
+uint write_fills(uint at, uint n, uint end)
 {
     uint lane = gl_LocalInvocationID.x, block = p.row_cap, n_fills = 0u;
     for (uint i = 0u; i < n; i++) {
         n_fills += ascending[i] < end - n ? 1u : 0u;
     }
     for (uint i = lane; i < block; i += WG) {
-        moves[at + i] = i < n ? ascending[i] : 0u;
         moves[at + 2u * block + i] = i < n_fills ? ascending[i] : 0u;
         if (i >= n_fills) {
             moves[at + block + i] = 0u;
@@ -309,7 +328,8 @@ void main()
         choose(n, p.sinks, end);
     }
     uint at = kv_head * KEPT_MOVES_STRIDE(p.row_cap);
-    uint n_fills = write_lists(at + KEPT_MOVES_LISTS, n, end);
+    uint n_lost = write_lost(at + KEPT_MOVES_LISTS, n);
+    uint n_fills = write_fills(at + KEPT_MOVES_LISTS, n, end);
     barrier();
     if (gl_LocalInvocationID.x == 0u) {
         uint base = h.count - n, row = kv_head * KEPT_HEAD_WORDS;
@@ -320,7 +340,8 @@ void main()
         moves[at + KEPT_MOVES_FILLS] = n_fills;
         moves[at + KEPT_MOVES_C] = end;
         moves[at + KEPT_MOVES_ROTATE] = rotate ? 1u : 0u;
-        for (uint i = KEPT_MOVES_ROTATE + 1u; i < KEPT_MOVES_LISTS; i++) {
+        moves[at + KEPT_MOVES_LOST] = n_lost;
+        for (uint i = KEPT_MOVES_LOST + 1u; i < KEPT_MOVES_LISTS; i++) {
             moves[at + i] = 0u;
         }
         heads[row + KEPT_HEAD_BASE] = base;

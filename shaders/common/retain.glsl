@@ -63,7 +63,7 @@ uint score_from(kept_head h, uint window, uint refresh)
 // What slot_select decided for a KV head; needs moves[].
 struct kept_moves {
     uint at; // where its words begin
-    uint n_evicted, count, n_fills, window_at;
+    uint n_evicted, count, n_fills, window_at, n_lost;
     bool rotate;
 };
 
@@ -75,6 +75,7 @@ kept_moves load_moves(uint kv_head, uint cap)
     m.count = min(moves[m.at + KEPT_MOVES_COUNT], cap);
     m.n_fills = min(moves[m.at + KEPT_MOVES_FILLS], p.row_cap);
     m.window_at = min(moves[m.at + KEPT_MOVES_C], cap);
+    m.n_lost = min(moves[m.at + KEPT_MOVES_LOST], p.row_cap);
     m.rotate = moves[m.at + KEPT_MOVES_ROTATE] == 1u;
     m.at += KEPT_MOVES_LISTS;
     return m;

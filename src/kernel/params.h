@@ -288,9 +288,8 @@ struct kept_argmax_params {
  * behind them, decoded before this maintenance ran: nothing is decided by them or about them, they
  * go down with the window and follow a new SHIFT. Order: q_stats, a score kernel, [assoc_raw,
  * (assoc_match, assoc_write) for each 16 tokens of the block,] slot_select, [slot_nearest,
- * slot_merge,] slot_move, [slot_renumber, slot_rotate]. Counts read from moves are taken as at most
- * `block` (M, FILLS) and CAP (COUNT, C); slot numbers read from moves and near that are not below
- * CAP are skipped.
+ * slot_merge,] slot_move, [slot_renumber, slot_rotate]. Counts read from moves are at most `block`
+ * (M, FILLS, LOST) and CAP (COUNT, C); slot numbers of moves and near not below CAP are skipped.
  *
  *   slots   0 … sinks-1 never go; sinks … C-1 may, C = count - window; C … count-1 are the window
  *   stats   per query head KEPT_STATS_STRIDE(d) f32: sum of q q^T [d][d], sum of q [d], then lse
@@ -298,8 +297,8 @@ struct kept_argmax_params {
  *   z       per KV head (group + 1) rows of z_stride f32: a row per query head of the group, then
  *           one of |v|; score_keydiff writes row 0 only
  *   scores  two planes of `total` f32: the score by which slots are ranked, and the weight's log
- *   moves   per KV head moves_stride u32: M evicted, COUNT before, FILLS, C, ROTATE; from word 8:
- *           evicted[block] ascending, from[block], to[block]; words without a use are 0
+ *   moves   per KV head moves_stride u32: M evicted, COUNT before, FILLS, C, ROTATE, LOST; from
+ *           word 8: lost[block] ascending, from[block], to[block]; words without a use are 0
  *   near    per KV head and split [block] (f32, u32): likeness of the nearest kept slot, its number
  */
 #define KEPT_STATS_STRIDE(d) ((d) * (d) + (d) + 16u)
@@ -311,6 +310,7 @@ struct kept_argmax_params {
 #define KEPT_MOVES_FILLS 2u
 #define KEPT_MOVES_C 3u
 #define KEPT_MOVES_ROTATE 4u
+#define KEPT_MOVES_LOST 5u
 #define KEPT_MOVES_LISTS 8u
 #define KEPT_POS_GONE (-2147483647 - 1) /* meta.pos of a slot that goes (chosen, consolidated) */
 #define KEPT_MAX_BLOCK 256u
@@ -369,10 +369,10 @@ struct kept_score_params {
  *   and lse leave them out, and their scores and weights are not written. CONSOLIDATED grows by
  *   their number.
  * The m lowest of slots sinks … C-1 go; of equals the lower slot; what is no number goes first.
- * Their pos becomes KEPT_POS_GONE. fills: the evicted slots below C - m in ascending order receive
- * the kept ones of C-m … C-1 in ascending order. Then the head: BASE = count - m, EDGE = E, EVICTED
- * += m. limit > 0 (compact positions): when E + block - SHIFT > limit, ROTATE = 1 and SHIFT = E -
- * BASE. All of moves is written, m = 0 included. */
+ * Their pos becomes KEPT_POS_GONE. lost: LOST of them, those not consolidated. fills: of the m
+ * those below C - m, ascending, receive the kept ones of C-m … C-1, ascending. Then the head:
+ * BASE = count - m, EDGE = E, EVICTED += m. limit > 0 (compact positions): when E + block - SHIFT >
+ * limit, ROTATE = 1 and SHIFT = E - BASE. All of moves is written, m = 0 included. */
 struct kept_select_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d;
@@ -383,12 +383,12 @@ struct kept_select_params {
     KEPT_U32 apart;       /* 1: lse is of slots sinks … C-1 alone and without their biases */
 };
 
-/* slot_nearest: for evicted slot number i of a KV head, over the kept slots (pos is not
+/* slot_nearest: for lost slot number i of a KV head, over the kept slots (pos is not
  * KEPT_POS_GONE) of split x (an equal share of the tiles of 16 of count): the largest k_i.k_s /
  * |k_s| and its slot, the lower of equals; -inf and 0 when there is none. k as stored; a key of
  * length 0 or one that is no number counts as -3e38. */
 /* slot_merge: value transfer (weights: expected attention). For every kept slot r that is nearest
- * to some evicted slots e (the best of all splits, the lower slot of equals), in their order:
+ * to some lost slots e (the best of all splits, the lower slot of equals), in their order:
  *     w_e = min(exp(weight_e - weight_r), 1e4); W = sum of w_e
  *     v_r = (v_r + sum of w_e v_e) / (1 + W), re-quantised; bias_r += log(1 + W), weight_r
  *     likewise; score_r *= 1 + W. A w_e that is no number counts as 0. */

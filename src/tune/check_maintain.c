@@ -261,6 +261,14 @@ static void fill_moves(struct check_case *c, uint32_t *t, uint32_t *pos,
         n++;
     }
     t[KEPT_MOVES_FILLS] = n;
+    uint32_t of_ten = c->model != NULL ? 10 : kept_check_range(c, 0, 10); /* not consolidated */
+    t[KEPT_MOVES_LOST] = 0;
+    for (uint32_t i = 0; i < m; i++) {
+        uint32_t slot = evicted[i];
+        evicted[i] = 0;
+        if (kept_check_range(c, 0, 9) < of_ten)
+            evicted[t[KEPT_MOVES_LOST]++] = slot;
+    }
 }
 
 void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_store *st,
@@ -283,13 +291,13 @@ void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_s
 void kept_check_spoil_moves(struct check_case *c, uint32_t i_bind, const struct check_store *st)
 {
     uint64_t stride = KEPT_MOVES_STRIDE(st->block.block);
-    static const uint32_t heads[] = {KEPT_MOVES_M, KEPT_MOVES_COUNT, KEPT_MOVES_FILLS,
-                                     KEPT_MOVES_C};
+    static const uint32_t heads[] = {KEPT_MOVES_M, KEPT_MOVES_COUNT, KEPT_MOVES_FILLS, KEPT_MOVES_C,
+                                     KEPT_MOVES_LOST};
     for (uint32_t h = 0; !c->failed && c->model == NULL && h < st->n_kv; h++) {
         uint32_t *t = c->bind[i_bind].before + h * stride;
         if (!kept_check_chance(c, 12))
             continue;
-        for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t i = 0; i < 5; i++)
             if (kept_check_chance(c, 25))
                 t[heads[i]] = kept_check_chance(c, 50) ? UINT32_MAX : st->head[h].cap + 1000;
         for (uint32_t i = 0; i < 10; i++)

@@ -124,7 +124,7 @@ static bool has_nearest(const struct check_case *c, uint32_t h, uint32_t e, stru
 {
     const uint32_t *moves = moves_before(c, NEAR_MOVES, h);
     *head = kept_check_head_before(c, NEAR_HEADS, h, c->params.merge_slots.total);
-    return e < moves[KEPT_MOVES_M] && moves[KEPT_MOVES_LISTS + e] < head->cap;
+    return e < moves[KEPT_MOVES_LOST] && moves[KEPT_MOVES_LISTS + e] < head->cap;
 }
 
 /* Whether slot `other` is as good as `slot` for evicted slot number e. */
@@ -211,7 +211,7 @@ static void fill_near(struct check_case *c, const struct check_store *st, uint32
     const struct kept_merge_slots_params *p = &c->params.merge_slots;
     uint32_t *near = c->bind[MRG_NEAR].before + 2ull * h * p->n_splits * p->row_cap;
     uint32_t among = kept_check_chance(c, 40) ? kept_check_range(c, 1, 4) : 4096;
-    uint32_t m = moves_before(c, MRG_MOVES, h)[KEPT_MOVES_M];
+    uint32_t m = moves_before(c, MRG_MOVES, h)[KEPT_MOVES_LOST];
     for (uint32_t e = 0; e < m && e < p->row_cap; e++) {
         uint32_t right = kept_check_range(c, 0, p->n_splits - 1), kind = kept_check_range(c, 0, 19);
         float like = 5 * kept_check_unit(c);
@@ -292,7 +292,7 @@ static void take(const struct check_case *c, const struct ref_head *head, uint32
     t->total = t->off = 0;
     for (uint32_t i = 0; i < p->d; i++)
         t->error[i] = 0;
-    for (uint32_t e = 0; e < moves[KEPT_MOVES_M]; e++) {
+    for (uint32_t e = 0; e < moves[KEPT_MOVES_LOST]; e++) {
         uint32_t best[2], slot = moves[KEPT_MOVES_LISTS + e];
         float like;
         nearest_of(c, c->bind[MRG_NEAR].before, h, e, best);
@@ -314,7 +314,7 @@ static void take(const struct check_case *c, const struct ref_head *head, uint32
         t->total += w;
         t->off += w * relative + CHECK_TINY;
     }
-    double unit = (4 * sqrt(moves[KEPT_MOVES_M]) + 8) * CHECK_U;
+    double unit = (4 * sqrt(moves[KEPT_MOVES_LOST]) + 8) * CHECK_U;
     for (uint32_t i = 0; i < p->d; i++) {
         t->v[i] /= 1 + t->total;
         t->error[i] =
@@ -353,7 +353,7 @@ void kept_bound_slot_merge(struct check_case *c)
     for (uint32_t h = 0; kept_check_maintains(c) && h < p->n_kv; h++) {
         struct ref_head head = kept_check_head_before(c, MRG_HEADS, h, p->total);
         const uint32_t *moves = moves_before(c, MRG_MOVES, h);
-        for (uint32_t e = 0; e < moves[KEPT_MOVES_M]; e++) {
+        for (uint32_t e = 0; e < moves[KEPT_MOVES_LOST]; e++) {
             uint32_t best[2];
             float like;
             nearest_of(c, c->bind[MRG_NEAR].before, h, e, best);

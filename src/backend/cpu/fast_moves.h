@@ -8,7 +8,7 @@
 /* A KV head's slots and the lists of `moves`; counts within bounds, slot numbers as read. */
 struct fast_moves {
     struct ref_head head;
-    uint32_t m, count, fills, c;
+    uint32_t m, count, fills, c, lost;
     const uint32_t *evicted, *from, *to;
     bool rotate;
 };
@@ -22,6 +22,7 @@ SIMD_INLINE struct fast_moves fast_moves_of(const uint8_t *heads, const uint8_t 
     m.count = ref_min(t[KEPT_MOVES_COUNT], m.head.cap);
     m.fills = ref_min(t[KEPT_MOVES_FILLS], block);
     m.c = ref_min(t[KEPT_MOVES_C], m.head.cap);
+    m.lost = ref_min(t[KEPT_MOVES_LOST], block);
     m.rotate = t[KEPT_MOVES_ROTATE] == 1;
     m.evicted = t + KEPT_MOVES_LISTS;
     m.from = m.evicted + block;

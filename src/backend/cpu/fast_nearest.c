@@ -233,11 +233,11 @@ static uint32_t take_evicted(struct evicted *w, const struct fast_moves *m, cons
     uint32_t cap = ref_min(KEPT_MAX_BLOCK, NEAR_FLOATS / w->d) / COLUMNS * COLUMNS;
     uint32_t type = job->call->keys[KEPT_KEY_SCORE_KT], words[FAST_SLOT_WORDS];
     float key[KEPT_MAX_HEAD_DIM];
-    for (w->n = 0; (e < m->m && w->n < cap) || w->n % COLUMNS != 0; e += e < m->m) {
-        if (e < m->m && m->evicted[e] >= m->head.cap)
+    for (w->n = 0; (e < m->lost && w->n < cap) || w->n % COLUMNS != 0; e += e < m->lost) {
+        if (e < m->lost && m->evicted[e] >= m->head.cap)
             continue;
         vf sum = vf_set(0);
-        if (e < m->m) /* else the last one again */
+        if (e < m->lost) /* else the last one again */
             fast_load_k(type, w->d, (const uint32_t *)job->call->bind[0],
                         (size_t)m->head.first + m->evicted[e], words);
         fast_unpack(type, words, words + KEPT_SLOT_Q(type, w->d), w->d, key);
@@ -248,7 +248,7 @@ static uint32_t take_evicted(struct evicted *w, const struct fast_moves *m, cons
             take_bytes(w, w->n, type, words, none);
         for (uint32_t i = 0; !job->bytes && i < w->d; i++)
             w->key[place_of(w->n, w->d, i)] = none ? NAN : key[i];
-        w->number[w->n] = e < m->m ? e : w->number[w->n - 1];
+        w->number[w->n] = e < m->lost ? e : w->number[w->n - 1];
         w->n++;
     }
     return e;
@@ -303,7 +303,7 @@ static void nearest_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t *near = (uint32_t *)call->bind[4] + (size_t)2 * h * p->n_splits * block;
     struct evicted w;
     w.d = p->d;
-    for (uint32_t e = 0; e < m.m;) {
+    for (uint32_t e = 0; e < m.lost;) {
         e = take_evicted(&w, &m, job, e);
         uint32_t split = p->n_splits * group / job->n_groups;
         for (; split < p->n_splits * (group + 1) / job->n_groups; split++) {

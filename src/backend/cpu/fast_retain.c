@@ -24,7 +24,7 @@ struct merge {
 /* near: [n_splits][block] pairs. */
 static void find_near(struct merge *g, const uint32_t *near, uint32_t n_splits, uint32_t block)
 {
-    for (uint32_t e = 0; e < g->moves.m; e++) {
+    for (uint32_t e = 0; e < g->moves.lost; e++) {
         float best = -INFINITY, like;
         g->near[e] = g->moves.head.cap;
         for (uint32_t split = 0; split < n_splits; split++) {
@@ -48,7 +48,7 @@ static void merge_into(const struct merge *g, uint32_t r, uint32_t first)
     double total = 0;
     size_t base = g->moves.head.first;
     fast_values_v(g->type, g->d, g->v, base + r, sum);
-    for (uint32_t e = first; e < g->moves.m; e++) {
+    for (uint32_t e = first; e < g->moves.lost; e++) {
         uint32_t slot = g->moves.evicted[e];
         if (g->near[e] != r)
             continue;
@@ -88,7 +88,7 @@ static void merge_item(void *user, uint32_t h, uint32_t i_thread)
     g.weight = g.score + p->total;
     find_near(&g, (const uint32_t *)call->bind[5] + (size_t)2 * h * p->n_splits * block,
               p->n_splits, block);
-    for (uint32_t e = 0; e < g.moves.m; e++) {
+    for (uint32_t e = 0; e < g.moves.lost; e++) {
         uint32_t r = g.near[e], earlier = 0;
         while (earlier < e && g.near[earlier] != r)
             earlier++;

@@ -165,8 +165,8 @@ SIMD_INLINE uint32_t rank_of(const struct select *s, const float *rank, uint32_t
     return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 
-/* The m slots that go, ascending. */
-static void choose(const struct select *s, uint32_t *evicted)
+/* The m slots that go, ascending, and which of them were consolidated. */
+static void choose(const struct select *s, uint32_t *evicted, bool *gone)
 {
     const float *rank = s->scorer == KEPT_SCORER_DIRECT ? s->z : s->score;
     uint32_t last = 0, mask = 0, left = s->m; /* the m-th lowest; how many equal to it go */
@@ -186,6 +186,7 @@ static void choose(const struct select *s, uint32_t *evicted)
         if (r > last || (r == last && left == 0))
             continue;
         left -= r == last;
+        gone[n] = s->pos[i] == KEPT_POS_GONE;
         evicted[n++] = i;
         s->pos[i] = KEPT_POS_GONE;
     }
@@ -206,6 +207,17 @@ static uint32_t fill(const struct select *s, const uint32_t *evicted, uint32_t *
         to[n] = evicted[n];
         n++;
     }
+    return n;
+}
+
+/* Leaves out what was consolidated; returns how many are left. */
+static uint32_t keep_lost(uint32_t *evicted, const bool *gone, uint32_t m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m; i++)
+        if (!gone[i])
+            evicted[n++] = evicted[i];
+    memset(evicted + n, 0, (m - n) * sizeof *evicted);
     return n;
 }
 
@@ -245,8 +257,10 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
         head[KEPT_HEAD_SCORED] = 1;
     }
     if (s->m > 0) {
-        choose(s, evicted);
+        bool gone[KEPT_MAX_BLOCK];
+        choose(s, evicted, gone);
         moves[KEPT_MOVES_FILLS] = fill(s, evicted, evicted + block, evicted + 2 * block);
+        moves[KEPT_MOVES_LOST] = keep_lost(evicted, gone, s->m);
     }
     moves[KEPT_MOVES_M] = s->m;
     moves[KEPT_MOVES_COUNT] = s->count;

@@ -11,7 +11,7 @@
  * numbers of the lists are as they were read. */
 struct moves {
     struct ref_head head;
-    uint32_t m, count, fills, c;
+    uint32_t m, count, fills, c, lost;
     const uint32_t *evicted, *from, *to;
     bool rotate;
 };
@@ -25,6 +25,7 @@ static struct moves moves_of(const uint8_t *heads, const uint8_t *tables, uint32
     m.count = ref_min(t[KEPT_MOVES_COUNT], m.head.cap);
     m.fills = ref_min(t[KEPT_MOVES_FILLS], block);
     m.c = ref_min(t[KEPT_MOVES_C], m.head.cap);
+    m.lost = ref_min(t[KEPT_MOVES_LOST], block);
     m.rotate = t[KEPT_MOVES_ROTATE] == 1;
     m.evicted = t + KEPT_MOVES_LISTS;
     m.from = m.evicted + block;
@@ -61,7 +62,7 @@ void ref_slot_nearest(const struct kept_host_call *call)
         uint32_t e = (uint32_t)(i % b.block), split = (uint32_t)(i / b.block % p->n_splits);
         uint32_t h = (uint32_t)(i / b.block / p->n_splits);
         struct moves m = moves_of(call->bind[2], call->bind[3], h, p->total, b.block);
-        if (e >= m.m || m.evicted[e] >= m.head.cap)
+        if (e >= m.lost || m.evicted[e] >= m.head.cap)
             continue;
         uint64_t n_tiles = (m.count + 15) / 16;
         uint32_t first = (uint32_t)(n_tiles * split / p->n_splits) * 16;
@@ -116,7 +117,7 @@ static void merge_into(const struct merge *g, uint32_t r, uint32_t first)
     double sum[KEPT_MAX_HEAD_DIM], v[KEPT_MAX_HEAD_DIM], total = 0;
     uint64_t base = g->moves.head.first;
     ref_slot_load(&g->v, base + r, sum);
-    for (uint32_t e = first; e < g->moves.m; e++) {
+    for (uint32_t e = first; e < g->moves.lost; e++) {
         if (nearest_of(g, e) != r)
             continue;
         uint32_t slot = g->moves.evicted[e];
@@ -139,7 +140,7 @@ static void merge_into(const struct merge *g, uint32_t r, uint32_t first)
 
 static void merge_head(const struct merge *g)
 {
-    for (uint32_t e = 0; e < g->moves.m; e++) {
+    for (uint32_t e = 0; e < g->moves.lost; e++) {
         uint32_t r = nearest_of(g, e), earlier = 0;
         while (earlier < e && nearest_of(g, earlier) != r)
             earlier++;

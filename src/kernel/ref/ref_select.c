@@ -103,8 +103,8 @@ static bool comes_before(const struct select *s, uint32_t a, double rank_a, uint
     return is_gone(s, a) || goes_first(rank_a, rank_b);
 }
 
-/* The m slots that go, ascending. */
-static void choose(const struct select *s, uint32_t *evicted)
+/* The m slots that go, ascending, and which of them were consolidated. */
+static void choose(const struct select *s, uint32_t *evicted, bool *gone)
 {
     double rank[KEPT_MAX_BLOCK];
     uint32_t slot[KEPT_MAX_BLOCK], n = 0; /* in the order of going */
@@ -121,12 +121,26 @@ static void choose(const struct select *s, uint32_t *evicted)
         rank[at] = r;
         slot[at] = i;
     }
-    for (uint32_t i = 0; i < n; i++)
-        s->pos[slot[i]] = KEPT_POS_GONE;
     for (uint32_t i = s->p->sinks; i < s->c && n > 0; i++)
         for (uint32_t j = 0; j < n; j++)
-            if (slot[j] == i)
+            if (slot[j] == i) {
+                *gone++ = is_gone(s, i);
                 *evicted++ = i;
+            }
+    for (uint32_t i = 0; i < n; i++)
+        s->pos[slot[i]] = KEPT_POS_GONE;
+}
+
+/* Leaves out what was consolidated; returns how many are left. */
+static uint32_t keep_lost(uint32_t *evicted, const bool *gone, uint32_t m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m; i++)
+        if (!gone[i])
+            evicted[n++] = evicted[i];
+    for (uint32_t i = n; i < m; i++)
+        evicted[i] = 0;
+    return n;
 }
 
 /* Which kept slots of C-m … C-1 go where; returns how many. */
@@ -174,8 +188,10 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
         head[KEPT_HEAD_SCORED] = 1;
     }
     if (s->m > 0) {
-        choose(s, evicted);
+        bool gone[KEPT_MAX_BLOCK];
+        choose(s, evicted, gone);
         moves[KEPT_MOVES_FILLS] = fill(s, evicted, evicted + block, evicted + 2 * block);
+        moves[KEPT_MOVES_LOST] = keep_lost(evicted, gone, s->m);
     }
     moves[KEPT_MOVES_M] = s->m;
     moves[KEPT_MOVES_COUNT] = s->count;
