@@ -94,7 +94,7 @@ typedef void (*kept_fact_damage_fn)(void *user, const char *id, const char *why)
 KEPT_API kept_status kept_facts_verify(const char *path, kept_fact_damage_fn fn, void *user,
                                        uint64_t *n_facts, uint64_t *n_damaged,
                                        struct kept_error *err);
-/* Keeps every sound fact, reports and removes what is damaged, and rebuilds the rest of the file. */
+/* Keeps every sound fact, reports and removes what is damaged, and makes the file anew. */
 KEPT_API kept_status kept_facts_repair(const char *path, kept_fact_damage_fn fn, void *user,
                                        uint64_t *n_kept, uint64_t *n_removed,
                                        struct kept_error *err);

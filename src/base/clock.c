@@ -5,6 +5,8 @@
 
 #include "base/clock.h"
 
+#include <time.h>
+
 #if defined(_WIN32)
 
 #include <windows.h>
@@ -44,3 +46,8 @@ void kept_sleep_ns(uint64_t ns)
 }
 
 #endif
+
+int64_t kept_clock_unix_s(void)
+{
+    return (int64_t)time(NULL);
+}

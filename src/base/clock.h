@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 uint64_t kept_clock_ns(void);
+/* Seconds since 1970. */
+int64_t kept_clock_unix_s(void);
 void kept_sleep_ns(uint64_t ns);
 
 #endif

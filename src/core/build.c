@@ -57,6 +57,8 @@ static void emit_qkv(struct kept_emitter *e, const struct kept_layer_plan *layer
 static uint32_t rows_of_block(const struct kept_emitter *e, const struct kept_layer_plan *layer)
 {
     uint32_t n = e->program->rows;
+    if (e->encodes)
+        return n;
     uint32_t block = layer->budgeted ? e->plan->retention.block : layer->ring ? KEPT_SLOT_BLOCK : n;
     return block < n ? block : n;
 }
@@ -65,16 +67,15 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
 {
     const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
     uint32_t n = e->program->rows, block = rows_of_block(e, layer);
-    bool peaks = layer->peaks != KEPT_NO_REGION && n > 1;
+    bool peaks = layer->peaks != KEPT_NO_REGION && n > 1, merged = n == 1 || peaks || e->facts;
     struct kept_rows_of none = {KEPT_NO_REGION, 0};
     for (uint32_t first = 0; first < n; first += block) {
         struct kept_emit_span span = {first, n - first < block ? n - first : block};
         kept_emit_slot_write(e, i_layer, rows->qkv, rows->alpha, span);
-        if (layer->birth)
+        if (layer->birth && !e->encodes)
             kept_emit_birth(e, i_layer, rows->alpha, span);
-        kept_emit_attention(e, i_layer, rows->qkv, rows->ao, n == 1 || peaks ? rows->part : none,
-                            span);
-        if (layer->budgeted && span.cap == e->plan->retention.block)
+        kept_emit_attention(e, i_layer, rows->qkv, rows->ao, merged ? rows->part : none, span);
+        if (layer->budgeted && !e->encodes && span.cap == e->plan->retention.block)
             kept_emit_maintain(e, i_layer, &rows->scratch, first);
     }
     if (peaks)
@@ -85,7 +86,7 @@ static void emit_attention(struct kept_emitter *e, uint32_t i_layer, const struc
 static void emit_alpha(struct kept_emitter *e, const struct kept_layer_plan *layer,
                        const struct layer_rows *rows)
 {
-    if (!layer->birth || layer->alpha.n_pieces == 0)
+    if (!layer->birth || layer->alpha.n_pieces == 0 || e->encodes)
         return;                              /* nothing to do, or decisions are made of queries */
     if (layer->alpha_norm != KEPT_NO_REGION) /* xn was needed for q, k and v only */
         kept_emit_norm(e, &(struct kept_emit_norm){.x = rows->x,
@@ -201,7 +202,9 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.xn = kept_emit_operand(e, "xn", n, k);
     rows.qkv = kept_emit_rows(e, "qkv", n, qkv_width(layer));
     if (n == 1)
-        rows.part = kept_emit_rows(e, "part", layer->n_head * 32, layer->d + 4);
+        rows.part = kept_emit_rows(e, "part", layer->n_head * (32 + e->facts), layer->d + 4);
+    else if (e->facts)
+        rows.part = kept_emit_rows(e, "part", n * layer->n_head * 2, layer->d + 4);
     else if (plan->params.calibrate_tokens)
         rows.part = kept_emit_rows(e, "part", n * layer->n_head, layer->d + 4);
     rows.ao = kept_emit_operand(e, "ao", n, heads);
@@ -210,6 +213,8 @@ static struct layer_rows make_rows(struct kept_emitter *e, uint32_t n)
     rows.h = kept_emit_operand(e, "h", n, layer->n_ff);
     if (apart)
         rows.gu = kept_emit_rows(e, "gu", n, 2 * layer->n_ff);
+    if (e->encodes)
+        return rows;
     if (alpha && plan->shape->dms.form == KEPT_DMS_BORROWED && plan->retention.dms)
         rows.alpha = kept_emit_rows(e, "alpha", kept_emit_query_rows(e), heads);
     else if (alpha)
@@ -247,19 +252,27 @@ static void build_maintenance(struct kept_plan *plan)
     }
 }
 
-static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows)
+/* Tokens to the residual stream and the first layer's operand. */
+static struct layer_rows emit_inputs(struct kept_emitter *e)
+{
+    const struct kept_plan *plan = e->plan;
+    struct layer_rows rows = make_rows(e, e->program->rows);
+    kept_emit_embed(e, rows.x);
+    kept_emit_norm(e, &(struct kept_emit_norm){.x = rows.x,
+                                               .out = input_of(&plan->layers[0], &rows),
+                                               .post = KEPT_NO_REGION,
+                                               .w = plan->layers[0].attn_norm,
+                                               .k = plan->shape->n_embd});
+    return rows;
+}
+
+static void build_program(struct kept_plan *plan, const char *name, uint32_t n_rows, bool facts)
 {
     struct kept_emitter e = begin_program(plan, name, n_rows);
     struct kept_program *program = e.program;
     program->head_rows = n_rows < plan->params.logits_rows ? n_rows : plan->params.logits_rows;
-
-    struct layer_rows rows = make_rows(&e, n_rows);
-    kept_emit_embed(&e, rows.x);
-    kept_emit_norm(&e, &(struct kept_emit_norm){.x = rows.x,
-                                                .out = input_of(&plan->layers[0], &rows),
-                                                .post = KEPT_NO_REGION,
-                                                .w = plan->layers[0].attn_norm,
-                                                .k = plan->shape->n_embd});
+    e.facts = facts;
+    struct layer_rows rows = emit_inputs(&e);
     for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
         emit_layer(&e, i, &rows);
     e.begin_piece = e.head = true;
@@ -269,17 +282,71 @@ static void build_program(struct kept_plan *plan, const char *name, uint32_t n_r
 #define FEW_ROWS \
     32u /* short prompts and the ends of long ones: fewer idle groups than a whole chunk */
 
+/* A fact's tokens, or a query's: the pieces up to the layer of addresses, then the others. */
+static void build_encoding(struct kept_plan *plan)
+{
+    struct kept_facts_plan *facts = &plan->facts;
+    facts->encoding = plan->n_programs;
+    struct kept_emitter e = begin_program(plan, "encode", KEPT_FACT_MAX_TOKENS);
+    e.encodes = true;
+    struct layer_rows rows = emit_inputs(&e);
+    facts->x = rows.x.region;
+    facts->x_stride = rows.x.stride;
+    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++) {
+        if (i == facts->address_layer) {
+            facts->n_address_pieces = e.program->n_pieces;
+            e.begin_piece = true;
+        }
+        emit_layer(&e, i, &rows);
+    }
+}
+
+static void build_injecting(struct kept_plan *plan)
+{
+    const struct kept_layer *layer = &plan->shape->layers[0];
+    struct kept_facts_plan *facts = &plan->facts;
+    facts->injecting = plan->n_programs;
+    struct kept_emitter e = begin_program(plan, "inject", KEPT_FACT_ROWS);
+    facts->rows_stride = 3 * layer->n_kv * layer->d;
+    facts->rows_layer_bytes = kept_plan_align(plan, 4ull * KEPT_FACT_ROWS * facts->rows_stride);
+    struct kept_rows_of rows =
+        kept_emit_rows(&e, "rows", plan->shape->n_layers, (uint32_t)(facts->rows_layer_bytes / 4));
+    facts->rows = rows.region;
+    for (uint32_t i = 0; i < plan->shape->n_layers && plan->status == KEPT_OK; i++)
+        kept_emit_inject(&e, i, rows);
+}
+
+static void build_ranking(struct kept_plan *plan)
+{
+    plan->facts.ranking = plan->n_programs;
+    struct kept_emitter e = begin_program(plan, "rank", 1);
+    kept_emit_rank(&e);
+}
+
+static void build_evaluation(struct kept_plan *plan, bool facts)
+{
+    build_program(plan, facts ? "decode-facts" : "decode", 1, facts);
+    if (plan->params.chunk_tokens > 2 * FEW_ROWS)
+        build_program(plan, facts ? "short-facts" : "short", FEW_ROWS, facts);
+    if (plan->params.chunk_tokens > 1)
+        build_program(plan, facts ? "prefill-facts" : "prefill", plan->params.chunk_tokens, facts);
+}
+
 void kept_build_programs(struct kept_plan *plan)
 {
     if (plan->status != KEPT_OK)
         return;
-    build_program(plan, "decode", 1);
-    if (plan->params.chunk_tokens > 2 * FEW_ROWS)
-        build_program(plan, "short", FEW_ROWS);
-    if (plan->params.chunk_tokens > 1)
-        build_program(plan, "prefill", plan->params.chunk_tokens);
+    build_evaluation(plan, false);
+    plan->n_plain = plan->n_programs;
     plan->info.n_calls_decode = plan->programs[0].n_calls;
     plan->info.n_calls_prefill = plan->programs[plan->n_programs - 1].n_calls;
+    if (plan->facts.on) {
+        plan->facts.reading = plan->n_programs;
+        build_evaluation(plan, true);
+        build_encoding(plan);
+        build_injecting(plan);
+        build_ranking(plan);
+    }
     plan->maintenance = KEPT_MAX_PROGRAMS;
     if (plan->retention.on)
         build_maintenance(plan);

@@ -18,6 +18,8 @@ struct kept_emitter {
     uint64_t piece_ops; /* operations of a submitted piece */
     uint64_t ops;       /* of the piece that is open */
     bool begin_piece;   /* the next call begins a piece */
+    bool facts;         /* rows read facts beside the layer's own slots */
+    bool encodes;       /* rows are a fact's: their slots are those of encoding */
     bool head;          /* pieces begun from now on belong to the head */
     uint32_t delay;     /* of maintenance: pieces begun from now on may come so many tokens late */
 };
@@ -66,8 +68,8 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
                           struct kept_rows_of alpha, struct kept_emit_span rows);
 /* Rows of such an alpha: a block, or fewer where the program has fewer. */
 uint32_t kept_emit_query_rows(const struct kept_emitter *e);
-/* Attention of one layer from qkv to out; part is scratch for splits (decode) or has region
- * KEPT_NO_REGION (prefill). */
+/* Attention of one layer from qkv to out; part is scratch for what is merged: splits (decode), the
+ * layer's own slots and facts; or has region KEPT_NO_REGION. */
 void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
                          struct kept_rows_of out, struct kept_rows_of part,
                          struct kept_emit_span rows);
@@ -85,6 +87,9 @@ struct kept_emit_scratch {
 struct kept_emit_scratch kept_emit_make_scratch(struct kept_emitter *e);
 void kept_emit_maintain(struct kept_emitter *e, uint32_t i_layer,
                         const struct kept_emit_scratch *scratch, uint32_t row_first);
+/* emit_facts.c: rows of one layer into the slots that are read; addresses times a query. */
+void kept_emit_inject(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of rows);
+void kept_emit_rank(struct kept_emitter *e);
 void kept_emit_glu(struct kept_emitter *e, struct kept_rows_of x, struct kept_rows_of out,
                    uint32_t n, enum kept_activation activation);
 void kept_emit_choice(struct kept_emitter *e);

@@ -307,6 +307,8 @@ static kept_status build_session(struct kept_session *session, kept_progress_fn 
         status = write_rope_tables(session, err);
     if (status == KEPT_OK)
         status = write_gates(session, err);
+    if (status == KEPT_OK && session->plan->facts.on)
+        status = kept_session_facts_create(session, err);
     if (status == KEPT_OK)
         status = record_programs(session, progress, user, err);
     if (status == KEPT_OK)
@@ -361,6 +363,7 @@ void kept_session_destroy(kept_session **out)
     for (uint32_t i = 0; session->bufs && i < session->plan->n_buffers; i++)
         kept_buf_destroy(&session->bufs[i]);
     kept_device_unseal(session->device);
+    kept_session_facts_destroy(session);
     kept_free(session->kernels);
     kept_free(session->bufs);
     kept_free(session->tokens);

@@ -246,12 +246,60 @@ void kept_emit_product(struct kept_emitter *e, const struct kept_emit_product *p
     }
 }
 
-/* Slots of a layer: how a kernel finds them. */
-static uint32_t addressing(const struct kept_plan *plan, const struct kept_layer_plan *layer)
+/* Slots that a call writes or attends to. */
+struct slots {
+    struct kept_arg k, v, meta, heads; /* plain slots have neither meta nor heads */
+    uint32_t cap;                      /* plain: of a KV head; else of all together */
+    uint32_t addressing;               /* KEPT_SLOTS_… */
+    uint32_t window;
+    uint32_t live; /* that a KV head has at most */
+};
+
+static uint32_t attended_slots(const struct kept_plan *plan, uint32_t i_layer)
 {
-    return !layer->budgeted      ? KEPT_SLOTS_PLAIN
-           : plan->retention.dms ? KEPT_SLOTS_RULE
-                                 : KEPT_SLOTS_BUDGETED;
+    const struct kept_layer *shape = &plan->shape->layers[i_layer];
+    const struct kept_layer_plan *layer = &plan->layers[i_layer];
+    uint32_t most = layer->budgeted ? layer->store.most : layer->cap;
+    return shape->window && shape->window < most ? shape->window : most;
+}
+
+/* The layer's own. */
+static struct slots own_slots(const struct kept_emitter *e, uint32_t i_layer)
+{
+    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
+    struct slots slots = {.k = whole(e, layer->k_slots),
+                          .v = whole(e, layer->v_slots),
+                          .meta = whole(e, e->plan->step), /* not read by the plain form */
+                          .heads = whole(e, e->plan->step),
+                          .cap = layer->cap,
+                          .addressing = KEPT_SLOTS_PLAIN,
+                          .window = e->plan->shape->layers[i_layer].window,
+                          .live = attended_slots(e->plan, i_layer)};
+    if (layer->budgeted) {
+        slots.meta = layer->store.meta;
+        slots.heads = layer->store.heads_table;
+        slots.addressing = e->plan->retention.dms ? KEPT_SLOTS_RULE : KEPT_SLOTS_BUDGETED;
+    }
+    return slots;
+}
+
+/* Those of facts: no window, whatever the layer's. */
+static struct slots fact_slots(const struct kept_emitter *e, const struct kept_fact_store *store,
+                               uint32_t i_layer)
+{
+    struct kept_fact_args args = kept_plan_fact_args(e->plan, store, i_layer);
+    return (struct slots){.k = args.k,
+                          .v = args.v,
+                          .meta = args.meta,
+                          .heads = args.heads,
+                          .cap = store->extent * e->plan->shape->layers[i_layer].n_kv,
+                          .addressing = KEPT_SLOTS_BUDGETED,
+                          .live = store->extent};
+}
+
+static struct slots written_slots(const struct kept_emitter *e, uint32_t i_layer)
+{
+    return e->encodes ? fact_slots(e, &e->plan->facts.encode, i_layer) : own_slots(e, i_layer);
 }
 
 uint32_t kept_emit_query_rows(const struct kept_emitter *e)
@@ -268,10 +316,12 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
     const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
     const struct kept_rope *rope = &e->plan->shape->ropes[shape->rope];
+    struct slots slots = written_slots(e, i_layer);
     struct kept_arg table = whole(e, e->plan->rope_tables[shape->rope]);
     struct kept_call call = begin_call(KEPT_KERNEL_SLOT_WRITE);
     bool borrows = e->plan->shape->dms.form == KEPT_DMS_BORROWED;
-    bool decides = borrows && layer->birth, keeps = layer->queries != KEPT_NO_REGION;
+    bool decides = borrows && layer->birth && !e->encodes;
+    bool keeps = layer->queries != KEPT_NO_REGION && !e->encodes;
     struct kept_slot_write_params params = {
         .rows_at = KEPT_STEP_ROWS,
         .row_first = rows.first,
@@ -283,7 +333,7 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .n_rot = rope->n_rot,
         .rope_pairs = rope->pairs,
         .qkv_stride = qkv.stride,
-        .cap = layer->cap,
+        .cap = slots.cap,
         .hi_bias = e->plan->rope_hi_bias,
         .queries_rows = keeps     ? e->plan->retention.block + layer->store.delay
                         : decides ? kept_emit_query_rows(e)
@@ -298,30 +348,30 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
     call.keys[KEPT_KEY_SLOT_BIAS] = layer->qkv_bias != KEPT_NO_REGION;
     call.keys[KEPT_KEY_SLOT_KT] = e->plan->k_type;
     call.keys[KEPT_KEY_SLOT_VT] = e->plan->v_type;
-    call.keys[KEPT_KEY_SLOT_STORE] = addressing(e->plan, layer);
+    call.keys[KEPT_KEY_SLOT_STORE] = slots.addressing;
     call.args[0] = whole(e, qkv.region);
     call.args[1] = table; /* it also stands for what a variant does not read */
     call.args[2] = layer->qkv_bias != KEPT_NO_REGION ? whole(e, layer->qkv_bias) : table;
     call.args[3] = layer->q_norm != KEPT_NO_REGION ? whole(e, layer->q_norm) : table;
     call.args[4] = layer->q_norm != KEPT_NO_REGION ? whole(e, layer->k_norm) : table;
-    call.args[5] = whole(e, layer->k_slots);
-    call.args[6] = whole(e, layer->v_slots);
-    call.args[7] = layer->budgeted ? layer->store.heads_table : table;
-    call.args[8] = layer->budgeted ? layer->store.meta : whole(e, layer->v_slots);
-    call.args[9] = keeps     ? layer->store.queries
-                   : decides ? whole(e, alpha.region)
-                             : whole(e, layer->v_slots);
+    call.args[5] = slots.k;
+    call.args[6] = slots.v;
+    call.args[7] = slots.addressing != KEPT_SLOTS_PLAIN ? slots.heads : table;
+    call.args[8] = slots.addressing != KEPT_SLOTS_PLAIN ? slots.meta : slots.v;
+    call.args[9] = keeps ? layer->store.queries : decides ? whole(e, alpha.region) : slots.v;
     call.args[10] = whole(e, e->plan->step);
     kept_emit_call(e, &call, &params, 0);
 }
 
 static void emit_merge(struct kept_emitter *e, const struct kept_layer *shape,
-                       struct kept_rows_of part, struct kept_rows_of out, uint32_t parts)
+                       struct kept_rows_of part, struct kept_rows_of out,
+                       struct kept_emit_span rows, uint32_t parts)
 {
     struct kept_call call = begin_call(KEPT_KERNEL_ATTN_MERGE);
     struct kept_merge_params params = {
         .rows_at = KEPT_STEP_ROWS,
-        .row_cap = e->program->rows,
+        .row_first = rows.first,
+        .row_cap = rows.cap,
         .n_head = shape->n_head,
         .d = shape->d,
         .parts = parts,
@@ -348,14 +398,6 @@ static uint32_t rows_of_call(const struct kept_emitter *e, const struct kept_lay
 }
 
 /* Slots that a query attends at most. */
-static uint32_t attended_slots(const struct kept_plan *plan, uint32_t i_layer)
-{
-    const struct kept_layer *shape = &plan->shape->layers[i_layer];
-    const struct kept_layer_plan *layer = &plan->layers[i_layer];
-    uint32_t most = layer->budgeted ? layer->store.most : layer->cap;
-    return shape->window && shape->window < most ? shape->window : most;
-}
-
 /* A budgeted layer takes as many splits as full retention would: until something is evicted the two
  * give the same bits. Calibration wants one part, which holds the sum of all. */
 static uint32_t decode_splits(const struct kept_emitter *e, uint32_t i_layer)
@@ -371,18 +413,21 @@ static uint32_t decode_splits(const struct kept_emitter *e, uint32_t i_layer)
                             slots);
 }
 
-void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
-                         struct kept_rows_of out, struct kept_rows_of part,
+/* One segment of slots that rows attend to. */
+struct segment {
+    struct slots slots;
+    bool decode;       /* by which kernel */
+    bool whole_result; /* finished rows go to out; else parts, to be merged */
+    uint32_t splits, parts, part_first;
+};
+
+static void emit_segment(struct kept_emitter *e, uint32_t i_layer, const struct segment *segment,
+                         struct kept_rows_of qkv, struct kept_rows_of to,
                          struct kept_emit_span rows)
 {
-    if (e->plan->status != KEPT_OK)
-        return;
-    const struct kept_tuning *tuning = &e->plan->tuning;
     const struct kept_layer *shape = &e->plan->shape->layers[i_layer];
-    const struct kept_layer_plan *layer = &e->plan->layers[i_layer];
-    bool decode = part.region != KEPT_NO_REGION;
-    uint32_t slots = attended_slots(e->plan, i_layer);
-    uint32_t splits = decode ? decode_splits(e, i_layer) : 1;
+    const struct slots *slots = &segment->slots;
+    bool decode = segment->decode;
     struct kept_call call = begin_call(decode ? KEPT_KERNEL_ATTN_DECODE : KEPT_KERNEL_ATTN_PREFILL);
     struct kept_attn_params params = {
         .rows_at = KEPT_STEP_ROWS,
@@ -391,40 +436,67 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
         .n_kv = shape->n_kv,
         .d = shape->d,
         .q_stride = qkv.stride,
-        .cap = layer->cap,
-        .window = shape->window,
-        .n_splits = splits,
-        .parts = splits,
-        .out_stride = out.stride,
+        .cap = slots->cap,
+        .window = slots->window,
+        .n_splits = segment->splits,
+        .parts = segment->parts,
+        .part_first = segment->part_first,
+        .out_stride = segment->whole_result ? to.stride : 0,
         .softcap = shape->softcap,
     };
-    struct kept_attn_keys keys = kept_tune_attention(tuning, &e->plan->profile, shape->d,
+    struct kept_attn_keys keys = kept_tune_attention(&e->plan->tuning, &e->plan->profile, shape->d,
                                                      shape->n_head / shape->n_kv, decode);
     call.keys[0] = keys.wg;
     call.keys[KEPT_KEY_ORDER] = e->plan->profile.word_order;
     call.keys[KEPT_KEY_ATTN_D] = shape->d;
     call.keys[KEPT_KEY_ATTN_G] = keys.g;
-    call.keys[KEPT_KEY_ATTN_GENERAL] = addressing(e->plan, layer);
+    call.keys[KEPT_KEY_ATTN_GENERAL] = slots->addressing;
     call.keys[KEPT_KEY_ATTN_KT] = e->plan->k_type;
     call.keys[KEPT_KEY_ATTN_VT] = e->plan->v_type;
-    if (!decode)
+    if (!decode) {
         call.keys[KEPT_KEY_ATTN_BQ] = keys.bq;
+        call.keys[KEPT_KEY_ATTN_OUT] = !segment->whole_result;
+    }
     call.args[0] = whole(e, qkv.region);
-    call.args[1] = whole(e, layer->k_slots);
-    call.args[2] = whole(e, layer->v_slots);
-    /* meta and heads: not read by the plain form */
-    call.args[3] = layer->budgeted ? layer->store.meta : whole(e, e->plan->step);
-    call.args[4] = layer->budgeted ? layer->store.heads_table : whole(e, e->plan->step);
-    call.args[5] = whole(e, decode ? part.region : out.region);
+    call.args[1] = slots->k;
+    call.args[2] = slots->v;
+    call.args[3] = slots->meta;
+    call.args[4] = slots->heads;
+    call.args[5] = whole(e, to.region);
     call.args[6] = whole(e, e->plan->step);
-    uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots, rows.cap, keys.bq);
+    uint32_t most = decode ? rows.cap : rows_of_call(e, shape, slots->live, rows.cap, keys.bq);
     for (uint32_t first = 0; first < rows.cap; first += most) {
         params.row_first = rows.first + first;
         params.row_cap = rows.cap - first < most ? rows.cap - first : most;
-        kept_emit_call(e, &call, &params, slots);
+        kept_emit_call(e, &call, &params, slots->live);
     }
-    if (decode)
-        emit_merge(e, shape, part, out, splits);
+}
+
+void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_rows_of qkv,
+                         struct kept_rows_of out, struct kept_rows_of part,
+                         struct kept_emit_span rows)
+{
+    if (e->plan->status != KEPT_OK)
+        return;
+    bool merged = part.region != KEPT_NO_REGION;
+    bool decode = merged && (e->program->rows == 1 || !e->facts);
+    uint32_t splits = decode ? decode_splits(e, i_layer) : 1, parts = splits + e->facts;
+    struct segment own = {.slots = written_slots(e, i_layer),
+                          .decode = decode,
+                          .whole_result = !merged,
+                          .splits = splits,
+                          .parts = parts};
+    emit_segment(e, i_layer, &own, qkv, merged ? part : out, rows);
+    if (e->facts) {
+        struct segment facts = {.slots = fact_slots(e, &e->plan->facts.read, i_layer),
+                                .decode = true,
+                                .splits = 1,
+                                .parts = parts,
+                                .part_first = splits};
+        emit_segment(e, i_layer, &facts, qkv, part, rows);
+    }
+    if (merged)
+        emit_merge(e, &e->plan->shape->layers[i_layer], part, out, rows, parts);
 }
 
 void kept_emit_glu(struct kept_emitter *e, struct kept_rows_of x, struct kept_rows_of out,

@@ -158,6 +158,7 @@ static void resolve_params(struct kept_plan *plan, const struct kept_plan_params
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
                        "calibrate_after %u needs calibrate_tokens: there is nothing to fit",
                        params->calibrate_after);
+    kept_plan_facts_params(plan);
     kept_plan_retention(plan);
     kept_plan_choose(plan, "kernels", "tuning table for this class of device", "%s",
                      plan->tuning.name);
@@ -196,6 +197,8 @@ static void sum_up(struct kept_plan *plan)
             info->weight_bytes += plan->regions[i].bytes;
         if (plan->regions[i].category == KEPT_CATEGORY_SCORER)
             info->scorer_bytes += plan->regions[i].bytes;
+        if (plan->regions[i].category == KEPT_CATEGORY_EPISODIC)
+            info->episodic_bytes += plan->regions[i].bytes;
     }
     for (uint32_t i = 0; i < plan->shape->n_layers; i++)
         sum_layer(plan, i);

@@ -15,6 +15,7 @@
 #include "base/arena.h"
 #include "core/model_internal.h"
 #include "core/shape.h"
+#include "kept/facts.h"
 #include "kept/plan.h"
 #include "kernel/call.h"
 #include "memory/retain.h"
@@ -120,7 +121,35 @@ struct kept_program {
     struct kept_piece *pieces;
     uint32_t n_pieces, cap_pieces;
 };
-#define KEPT_MAX_PROGRAMS 4
+#define KEPT_MAX_PROGRAMS 10
+
+/* Slots of facts: an extent of as many slots for every KV head of every layer; regions with the
+ * layers one after the other, each where a binding may begin. */
+struct kept_fact_store {
+    uint32_t extent;            /* slots of a KV head */
+    uint32_t k, v, meta, heads; /* regions */
+};
+#define KEPT_FACT_SINKS 4u
+#define KEPT_FACT_ROWS  (KEPT_FACT_SINKS + KEPT_FACT_MAX_TOKENS) /* written at once */
+
+/* Episodic memory (plan_facts.c). Facts are evaluated in slots of their own (encode), what is read
+ * lies in others (read): neither touches the session's past. */
+struct kept_facts_plan {
+    bool on;
+    uint32_t max, top, gap;
+    uint32_t address_layer;                /* addresses: the hidden state entering it */
+    struct kept_fact_store encode;         /* sinks, then the fact */
+    struct kept_fact_store read;           /* sinks, then up to `top` facts */
+    struct kept_matrix addresses;          /* [max] rows of n_embd */
+    uint32_t scores;                       /* region: their products with a query */
+    uint32_t encoding, injecting, ranking; /* programs */
+    uint32_t reading;           /* the first of those that read facts, as many as without */
+    uint32_t n_address_pieces;  /* of encoding: what comes before address_layer */
+    uint32_t x, x_stride;       /* region: hidden states of encoding */
+    uint32_t rows, rows_stride; /* region of injecting: queries (nothing), keys, values */
+    uint64_t rows_layer_bytes;  /* of a layer in it */
+    uint32_t query;             /* region of ranking */
+};
 
 struct kept_plan {
     struct kept_arena arena;
@@ -157,8 +186,11 @@ struct kept_plan {
     uint32_t step;           /* region */
     uint32_t step_host;      /* region, or KEPT_NO_REGION where the host writes step itself */
     uint32_t logits, logits_host, choice, choice_host;
-    struct kept_program programs[KEPT_MAX_PROGRAMS]; /* by rising rows, then maintenance */
+    /* By rising rows; the same again reading facts; encoding, injecting, ranking; maintenance. */
+    struct kept_program programs[KEPT_MAX_PROGRAMS];
     uint32_t n_programs;
+    uint32_t n_plain; /* programs that evaluate, without those that read facts */
+    struct kept_facts_plan facts;
     uint32_t maintenance; /* index of the program that maintains a block; KEPT_MAX_PROGRAMS: none */
     uint32_t *maintained; /* the budgeted layers by rising delay */
     uint32_t n_maintained, last_delay;
@@ -193,6 +225,18 @@ void kept_plan_make_room(struct kept_plan *plan, uint32_t *budgets, size_t n, ui
 void kept_plan_delays(struct kept_plan *plan);
 /* plan_birth.c: what gives a budgeted layer's tokens their scores when they are written. */
 void kept_plan_birth(struct kept_plan *plan, uint32_t layer);
+/* plan_facts.c: what was asked for, resolved; the regions of episodic memory. */
+uint32_t kept_fact_address_layer(uint32_t n_layers);
+void kept_plan_facts_params(struct kept_plan *plan);
+void kept_plan_facts(struct kept_plan *plan);
+/* A layer's part of a store of facts. */
+struct kept_fact_args {
+    struct kept_arg k, v, meta, heads;
+};
+struct kept_fact_args kept_plan_fact_args(const struct kept_plan *plan,
+                                          const struct kept_fact_store *store, uint32_t layer);
+/* The lowest position that facts may have, below 0. */
+uint32_t kept_plan_fact_positions(const struct kept_plan *plan);
 void kept_build_programs(struct kept_plan *plan); /* build.c: calls and activation regions */
 /* pack.c: offsets of one program's activations; returns the bytes they need together. *lower_bound:
  * alive at once. */

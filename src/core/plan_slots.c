@@ -177,7 +177,9 @@ void kept_plan_slots(struct kept_plan *plan)
     const struct kept_shape *shape = plan->shape;
     uint64_t positions =
         plan->retention.limit ? plan->retention.limit : plan->params.context_tokens;
-    plan->rope_hi_bias = (plan->retention.limit + ROPE_LO_ROWS - 1) / ROPE_LO_ROWS;
+    uint32_t below = kept_plan_fact_positions(plan);
+    below = below > plan->retention.limit ? below : plan->retention.limit;
+    plan->rope_hi_bias = (below + ROPE_LO_ROWS - 1) / ROPE_LO_ROWS;
     plan->rope_hi_rows =
         plan->rope_hi_bias +
         (uint32_t)((positions + plan->retention.hold + ROPE_LO_ROWS - 1) / ROPE_LO_ROWS);
@@ -194,6 +196,7 @@ void kept_plan_slots(struct kept_plan *plan)
     kept_plan_delays(plan);
     for (uint32_t i = 0; i < shape->n_layers && plan->status == KEPT_OK; i++)
         plan_layer_slots(plan, i);
+    kept_plan_facts(plan);
 
     uint64_t step_bytes = (KEPT_STEP_TOKENS + 2ull * plan->params.chunk_tokens) * 4;
     plan->step = kept_plan_add_region(plan, KEPT_CATEGORY_STATE, step_bytes,

@@ -83,6 +83,7 @@ void kept_session_set_position(struct kept_session *session, uint32_t position)
         session->accepted = position;
     drop_logits(session);
     if (position == 0) {
+        kept_session_clear_facts(session);
         session->written = session->restored = session->edge = 0;
         session->fresh = true;
     }
@@ -97,9 +98,10 @@ struct chunk {
     uint32_t maintained;         /* rows whose complete blocks the program maintains itself */
 };
 
-static uint32_t program_for(const kept_plan *plan, uint32_t rows)
+static uint32_t program_for(const struct kept_session *session, uint32_t rows)
 {
-    uint32_t p = 0;
+    const kept_plan *plan = session->plan;
+    uint32_t p = kept_session_fact_slots(session) ? plan->facts.reading : 0;
     while (plan->programs[p].rows < rows)
         p++;
     return p;
@@ -316,7 +318,7 @@ kept_status kept_session_eval(kept_session *session, const struct kept_eval_para
             kept_session_rows_here(session, left < chunk_rows ? left : chunk_rows, params->hold);
         chunk.maintained =
             kept_session_maintained_rows(session, chunk.rows, chunk.rows == left, params->hold);
-        chunk.program = program_for(session->plan, chunk.rows);
+        chunk.program = program_for(session, chunk.rows);
         chunk.out_first = wanted_from > done ? wanted_from - done : 0;
         chunk.out_end = chunk.rows;
         status = eval_chunk(session, &chunk, err);

@@ -36,6 +36,8 @@ struct kept_session {
     const float *last_logits; /* fetched already, or NULL */
     atomic_bool cancel;
 
+    struct kept_session_facts *facts; /* episodic memory in the plan; else NULL */
+
     uint64_t model_hash, driver_bytes;
     uint64_t load_ns, prefill_ns, decode_ns, prefill_tokens, decode_tokens;
     uint64_t allocations_at_commit;
@@ -85,6 +87,45 @@ uint32_t kept_session_maintained_rows(struct kept_session *session, uint32_t row
                                       bool hold);
 /* Slots that a row at `position` needs may be gone. */
 bool kept_session_is_behind_edge(const struct kept_session *session, uint32_t position);
+
+/* session_facts.c: what a session does for episodic memory. Nothing of it touches its past. */
+struct kept_session_facts {
+    bool has_sinks;
+    int32_t sinks[KEPT_FACT_SINKS];
+    float *sink_rows;  /* their keys and values, as of a kept_fact_rows */
+    uint32_t n_tokens; /* whose hidden states were made last; 0: none whose rest can be evaluated */
+    uint32_t slots;    /* that are read now, sinks included */
+    float *rope[KEPT_MAX_ROPES]; /* the tables' first rows */
+    uint32_t *words;             /* room for a region read back or written */
+    float *rows;                 /* of an injection, one layer after the other */
+};
+/* Keys before RoPE and values of tokens: [n_layers][n_tokens][n_kv * d] each. */
+struct kept_fact_rows {
+    uint32_t n_tokens;
+    float *k, *v;
+};
+kept_status kept_session_facts_create(struct kept_session *session, struct kept_error *err);
+void kept_session_facts_destroy(struct kept_session *session);
+/* The sinks that facts are evaluated after; once, or again with other tokens. */
+kept_status kept_session_fact_sinks(struct kept_session *session,
+                                    const int32_t tokens[KEPT_FACT_SINKS], struct kept_error *err);
+/* n tokens after the sinks, up to the layer of addresses: out [n][n_embd], what enters it. */
+kept_status kept_session_fact_hidden(struct kept_session *session, const int32_t *tokens,
+                                     uint32_t n, float *out, struct kept_error *err);
+/* The rest of the layers of the same tokens, and their keys and values; room is the caller's. */
+kept_status kept_session_fact_rows(struct kept_session *session, struct kept_fact_rows *out,
+                                   struct kept_error *err);
+/* What the session reads from its next evaluation on: sinks and facts, all facts at the same
+ * positions, the plan's gap before the session's position; biases [n]. n 0: nothing. */
+kept_status kept_session_fact_inject(struct kept_session *session,
+                                     const struct kept_fact_rows *facts, const float *biases,
+                                     uint32_t n, struct kept_error *err);
+/* Rows [16 tile, 16 tile + 16) of the addresses: f32 [16][n_embd]. */
+kept_status kept_session_fact_address(struct kept_session *session, uint32_t tile,
+                                      const float *rows, struct kept_error *err);
+/* Products of the first n addresses with a query of n_embd elements. */
+kept_status kept_session_fact_rank(struct kept_session *session, const float *query, float *out,
+                                   uint32_t n, struct kept_error *err);
 
 /* session.c: submits and waits; a device that does not finish in two minutes counts as lost. */
 kept_status kept_session_run(struct kept_session *session, struct kept_recording *const *recordings,

@@ -1,0 +1,39 @@
+/* memory/address.h: where a fact is: addresses of hidden states, and the least-squares weights of
+ * the facts nearest to a query.
+ *
+ * Larimar (Das et al. 2024, arXiv 2403.11901) reads by projecting a query on the rows of a memory.
+ * With rows that are the facts' own addresses E the dual form needs no training: w = (E E^T +
+ * lambda I)^-1 E q. Unlike a cosine, w_i is small for a fact that others explain as well, which is
+ * what tells a query about a stored fact from one that merely sounds like it. All sums in double
+ * precision, facts in the order given: equal facts and query give equal bits.
+ */
+#ifndef KEPT_MEMORY_ADDRESS_H
+#define KEPT_MEMORY_ADDRESS_H
+
+#include <stdint.h>
+
+#include "kept/common.h"
+
+#define KEPT_NEAREST       64u /* facts that the weights are solved for */
+#define KEPT_ADDRESS_RIDGE 0.1
+
+/* The address of n hidden states [n][k]: each element standardised by stats [2][k] (mean, 1 /
+ * standard deviation), the mean over the states, of length 1. False when it is no direction. */
+bool kept_address_pool(const float *hidden, uint32_t n, uint32_t k, const float *stats, float *out);
+
+/* What stats are made of: sums over any number of states. sums [2][k], zero at first. */
+void kept_address_add(const float *hidden, uint32_t n, uint32_t k, double *sums);
+/* stats [2][k] of n states; an element that never changes gets 0 as 1 / deviation. */
+void kept_address_stats(const double *sums, uint64_t n, uint32_t k, float *stats);
+
+/* Cosines and weights [n] of n <= KEPT_NEAREST addresses, each [k]; *residual = |q - E^T w| / |q|.
+ * KEPT_E_HOST_MEMORY, KEPT_E_ARGUMENT where something is no number. */
+kept_status kept_address_weights(const float *const *addresses, uint32_t n, const float *query,
+                                 uint32_t k, float *cosines, float *weights, float *residual,
+                                 struct kept_error *err);
+
+/* What is added to the scores of a fact's slots when several are read together: the further its
+ * weight is below the best one's, the less. */
+float kept_address_bias(float weight, float best_weight);
+
+#endif
