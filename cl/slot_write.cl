@@ -131,7 +131,7 @@ __kernel KEPT_GROUP void slot_write(__global float *qkv, __global const float *t
 #if QKNORM
     head_norm(x, is_q ? wq : wk, scratch, &p);
 #endif
-    if (is_q && p.queries_rows != 0) {
+    if (is_q && p.queries_rows != 0 && row < step[p.queries_at]) {
         uint at = (uint)position % p.queries_rows;
         for (uint i = LID; i < d; i += WG)
             queries[((ulong)at * p.n_head + y) * d + i] = x[i];

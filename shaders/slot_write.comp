@@ -165,7 +165,7 @@ void main()
     if (QKNORM != 0u) {
         norm(is_q);
     }
-    if (is_q && p.queries_rows != 0u) {
+    if (is_q && p.queries_rows != 0u && row < step_words[p.queries_at]) {
         uint to = (uint(token) % p.queries_rows * p.n_head + y) * p.d;
         for (uint i = gl_LocalInvocationID.x; i < p.d; i += WG) {
             queries[to + i] = head[i];

@@ -51,9 +51,10 @@ struct kept_eval_params {
     void *logits_user;
     kept_progress_fn progress; /* every submitted piece; NULL: none */
     void *progress_user;
-    /* Nothing is evicted meanwhile, and the session can rewind to where it began, unless layers
-     * with a sliding window have overwritten it by then. Needs the plan's hold_tokens: at most so
-     * many past the last complete block. */
+    /* Tokens that go again: nothing is evicted meanwhile and no ranking learns from them. Rewind to
+     * where they began, and the session goes on as if they had never been (maintenance that was put
+     * off while tokens were decoded one by one runs before them, though). Needs the plan's
+     * hold_tokens: at most so many together. */
     bool hold;
 };
 

@@ -338,6 +338,7 @@ void kept_emit_slot_write(struct kept_emitter *e, uint32_t i_layer, struct kept_
         .queries_rows = keeps     ? e->plan->retention.block + layer->store.delay
                         : decides ? kept_emit_query_rows(e)
                                   : 0,
+        .queries_at = keeps ? KEPT_STEP_ACCEPTED : KEPT_STEP_ROWS,
         .borrowed = borrows,
         .q_scale = shape->q_scale,
         .eps = e->plan->shape->eps,

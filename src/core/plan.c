@@ -177,7 +177,7 @@ static void sum_layer(struct kept_plan *plan, uint32_t i)
         if (planned->budgeted)
             cap = kept_retain_extent(&retention, planned->store.heads[h].budget,
                                      plan->params.context_tokens);
-        else if (!planned->ring && cap > held)
+        else if (cap > held)
             cap -= held;
         plan->info.slots += planned->budgeted ? planned->store.heads[h].budget : cap;
         if (planned->budgeted && plan->retention.assoc != KEPT_ASSOC_OFF)

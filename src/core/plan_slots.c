@@ -3,7 +3,7 @@
  *
  * Full retention: capacity = the context, slot = position. A sliding-window layer is a ring of
  * window + one block of 64, because its rows are written and attended to in blocks of 64: nothing
- * needs `window + chunk` slots.
+ * needs `window + chunk` slots. Held tokens have room of their own in both.
  */
 #include "core/plan_internal.h"
 
@@ -20,9 +20,9 @@ static uint64_t round_up(uint64_t value, uint64_t to)
 static uint32_t slots_of_layer(const struct kept_plan *plan, const struct kept_layer *layer,
                                bool *ring)
 {
-    uint64_t all =
-        round_up((uint64_t)plan->params.context_tokens + plan->retention.hold, KEPT_SLOT_BLOCK);
-    uint64_t windowed = round_up((uint64_t)layer->window + KEPT_SLOT_BLOCK, KEPT_SLOT_BLOCK);
+    uint64_t hold = plan->retention.hold;
+    uint64_t all = round_up(plan->params.context_tokens + hold, KEPT_SLOT_BLOCK);
+    uint64_t windowed = round_up(layer->window + KEPT_SLOT_BLOCK + hold, KEPT_SLOT_BLOCK);
     *ring = layer->window != 0 && windowed < all;
     return (uint32_t)(*ring ? windowed : all);
 }

@@ -124,6 +124,7 @@ static void fill_step(struct kept_session *session, const struct chunk *chunk)
     session->step[KEPT_STEP_BASE] = session->position;
     session->step[KEPT_STEP_MAINTAIN] = chunk->maintained;
     session->step[KEPT_STEP_AFTER] = 0;
+    session->step[KEPT_STEP_ACCEPTED] = chunk->params->hold ? 0 : chunk->rows;
     for (uint32_t i = 0; i < chunk->rows; i++) {
         tokens[i] = (uint32_t)session->tokens[session->position + i];
         positions[i] = session->position + i;
@@ -272,9 +273,11 @@ static kept_status check_eval(struct kept_session *session, const struct kept_ev
         if (params->tokens[i] < 0 || (uint32_t)params->tokens[i] >= n_vocab)
             return kept_fail(err, KEPT_E_PROMPT, "token %u has id %d, the vocabulary has %u", i,
                              params->tokens[i], n_vocab);
-    if (params->hold && params->n_tokens > hold)
-        return kept_fail(err, KEPT_E_ARGUMENT, "%u held tokens, the plan has room for %u",
-                         params->n_tokens, hold);
+    uint32_t held = session->position - session->accepted;
+    if (params->hold && (held > hold || params->n_tokens > hold - held))
+        return kept_fail(err, KEPT_E_ARGUMENT,
+                         "%u held tokens after %u, the plan has room for %u together",
+                         params->n_tokens, held, hold);
     if (params->hold)
         context += hold;
     if (session->position > context || params->n_tokens > context - session->position)

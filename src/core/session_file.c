@@ -263,6 +263,10 @@ kept_status kept_session_save(kept_session *session, const char *path, struct ke
 {
     if (!session || !path)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_session_save needs a session and a path");
+    if (session->position != session->accepted)
+        return kept_fail(err, KEPT_E_STATE,
+                         "the tokens after position %u are held: rewind to it to save",
+                         session->accepted);
     kept_status status = kept_session_begin_stores(session, err); /* of an empty one: its tables */
     if (status != KEPT_OK)
         return status;

@@ -181,6 +181,7 @@ static void check_slot_write(struct check *c, const struct kept_slot_write_param
     at_most(c, "qkv_stride", p->qkv_stride, MAX_COUNT);
     at_most(c, "chunk", p->chunk, MAX_COUNT);
     at_most(c, "queries_rows", p->queries_rows, 2 * KEPT_MAX_BLOCK);
+    at_most(c, "queries_at", p->queries_at, 15);
     at_most(c, "borrowed", p->borrowed, 1);
     need_rows(c, 0, rows, p->qkv_stride, width);
     if (p->rope_pairs != KEPT_ROPE_NONE)

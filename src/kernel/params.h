@@ -61,6 +61,7 @@
 #define KEPT_STEP_BASE 4u      /* position of row 0; of maintenance: of its block's first token */
 #define KEPT_STEP_MAINTAIN 5u  /* rows whose full blocks are maintained: 0, or as KEPT_STEP_ROWS */
 #define KEPT_STEP_AFTER 6u     /* of maintenance: tokens stored behind its block already */
+#define KEPT_STEP_ACCEPTED 7u  /* KEPT_STEP_ROWS, or 0 where the rows are held */
 #define KEPT_STEP_TOKENS 16u   /* word where the tokens begin; positions begin at 16 + chunk */
 
 /* Epilogue of a matrix kernel (key EPI). a = the product. */
@@ -177,7 +178,7 @@ struct kept_norm_params {
  *  - with BIAS 1 adds bias[(n_head + 2*n_kv) * d] first;
  *  - with QKNORM 1 RMS-normalises each q head with wq[d] and each k head with wk[d];
  *  - queries_rows > 0: copies the q heads as they are now to queries[(position % queries_rows) *
- *    n_head * d + …] (position as u32);
+ *    n_head * d + …] (position as u32), of rows below step[queries_at];
  *  - borrowed 1: the last element of the first q head of every KV head is 0 from here on, rotation
  *    or not (its value is a decision, slot_birth);
  *  - rotates the first n_rot elements of q and k heads at the row's position (less SHIFT of the KV
@@ -198,10 +199,9 @@ struct kept_slot_write_params {
     KEPT_U32 qkv_stride;
     KEPT_U32 cap;          /* a multiple of 64 */
     KEPT_U32 hi_bias;
-    KEPT_U32 queries_rows; /* 0: not copied */
+    KEPT_U32 queries_rows, queries_at; /* 0 rows: not copied; at: a step word */
     KEPT_U32 borrowed;     /* 0 or 1 */
-    KEPT_F32 q_scale;
-    KEPT_F32 eps;
+    KEPT_F32 q_scale, eps;
 };
 
 /* slot_birth: scores that a token's own row decides. After slot_write, for every live row and KV

@@ -49,6 +49,7 @@ static void pick_slot_write(struct check_case *c)
     p->cap = 64 * (m != NULL ? (m->n_past + m->rows + 63) / 64 : kept_check_range(c, 1, 3));
     p->hi_bias = m == NULL && kept_check_chance(c, 30) ? kept_check_range(c, 1, 3) : 0;
     p->queries_rows = m == NULL && kept_check_chance(c, 50) ? kept_check_pick(c, blocks, 4) : 0;
+    p->queries_at = kept_check_chance(c, 50) ? KEPT_STEP_ACCEPTED : KEPT_STEP_ROWS;
     p->borrowed = m == NULL && kept_check_chance(c, 30);
     p->q_scale = 1 / sqrtf((float)p->d);
     p->eps = 1e-6f;
@@ -176,6 +177,8 @@ void kept_gen_slot_write(struct check_case *c)
                     p->queries_rows != 0 ? (uint64_t)p->queries_rows * p->n_head * p->d : 16);
     if (c->failed || step == NULL)
         return;
+    if (kept_check_chance(c, 50)) /* else none */
+        step[KEPT_STEP_ACCEPTED] = kept_check_range(c, 0, 2 * MAX_ROWS);
     fill_rows(c, qkv, bias, wq, wk);
     kept_snprintf(c->shape, sizeof c->shape,
                   "heads %u/%u, d %u, rot %u kind %u, cap %u, queries %u, position %d", p->n_head,
@@ -246,8 +249,9 @@ static void bound_q(struct check_case *c, uint32_t row, uint32_t h, int32_t posi
 {
     const struct kept_slot_write_params *p = &c->params.slot_write;
     struct head head;
+    bool copied = p->queries_rows != 0 && row < c->bind[STEP].before[p->queries_at];
     begin_head(c, row, h, &head);
-    for (uint32_t i = 0; p->queries_rows != 0 && i < p->d; i++) {
+    for (uint32_t i = 0; copied && i < p->d; i++) {
         uint64_t query = (uint32_t)position % p->queries_rows;
         uint64_t at = (query * p->n_head + h) * p->d + i;
         kept_check_bound(c, QUERIES, at,

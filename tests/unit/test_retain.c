@@ -291,6 +291,48 @@ static void held_tokens(void **state)
     run_close(&run);
 }
 
+/* Held from the middle of a block: the ranking of the next blocks learns nothing of them, and
+ * sliding windows are still there. */
+static void held_in_a_block(void **state)
+{
+    (void)state;
+    static const char *const models[] = {LLAMA, GEMMA};
+    static struct set want_set, got_set;
+    for (int m = 0; m < 2; m++) {
+        struct kept_plan_params params = bounded(512, 128, 96);
+        struct run run = {0};
+        struct kept_error err = {0};
+        float want[N_VOCAB_MOST];
+        int32_t tokens[200];
+        params.retain.hold_tokens = 200;
+        open_with(&run, models[m], &params);
+        uint32_t n = kept_model_info(run.model)->n_vocab;
+        for (uint32_t i = 0; i < 200; i++)
+            tokens[i] = run_token(i + 7);
+        struct kept_eval_params held = {.tokens = tokens, .n_tokens = 150, .hold = true};
+        for (int holds = 0; holds <= 1; holds++) {
+            assert_int_equal(kept_session_rewind(run.session, 0, &err), KEPT_OK);
+            run_must_eval(run.session, 330);
+            if (holds) {
+                assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+                assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_E_ARGUMENT);
+                assert_int_equal(kept_session_save(run.session, PATH, &err), KEPT_E_STATE);
+                held.n_tokens = 50;
+                assert_int_equal(kept_session_eval(run.session, &held, &err), KEPT_OK);
+                if (kept_session_rewind(run.session, 330, &err) != KEPT_OK)
+                    fail_msg("%s", err.message);
+            }
+            run_must_eval(run.session, 130);
+            if (!holds)
+                memcpy(want, last_logits(&run), n * sizeof(float));
+            set_of(&run, holds ? &got_set : &want_set);
+        }
+        assert_memory_equal(want, last_logits(&run), n * sizeof(float));
+        assert_memory_equal(&want_set, &got_set, sizeof want_set);
+        run_close(&run);
+    }
+}
+
 static void saved_and_loaded(void **state)
 {
     (void)state;
@@ -551,11 +593,17 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(off_means_off),        cmocka_unit_test(a_large_budget_is_full_retention),
-        cmocka_unit_test(chunks_do_not_matter), cmocka_unit_test(the_window_and_the_sinks_stay),
-        cmocka_unit_test(going_back),           cmocka_unit_test(held_tokens),
-        cmocka_unit_test(saved_and_loaded),     cmocka_unit_test(compact_positions),
-        cmocka_unit_test(a_gate_ranks),         cmocka_unit_test(options_that_are_refused),
+        cmocka_unit_test(off_means_off),
+        cmocka_unit_test(a_large_budget_is_full_retention),
+        cmocka_unit_test(chunks_do_not_matter),
+        cmocka_unit_test(the_window_and_the_sinks_stay),
+        cmocka_unit_test(going_back),
+        cmocka_unit_test(held_tokens),
+        cmocka_unit_test(held_in_a_block),
+        cmocka_unit_test(saved_and_loaded),
+        cmocka_unit_test(compact_positions),
+        cmocka_unit_test(a_gate_ranks),
+        cmocka_unit_test(options_that_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -219,10 +219,12 @@ static bool keeps_queries(const struct kept_slot_write_params *p, const uint32_t
                           uint32_t item)
 {
     const uint32_t *position = step + KEPT_STEP_TOKENS + p->chunk + p->row_first;
-    uint32_t live = kept_live_rows(p, step);
-    if (p->queries_rows == 0 || live <= p->queries_rows)
-        return p->queries_rows != 0;
-    for (uint32_t i = item + 1; i < live; i++)
+    uint32_t live = kept_live_rows(p, step), end = step[p->queries_at];
+    if (p->queries_rows == 0 || p->row_first + item >= end)
+        return false;
+    if (live > end - p->row_first)
+        live = end - p->row_first;
+    for (uint32_t i = item + 1; live > p->queries_rows && i < live; i++)
         if (position[i] % p->queries_rows == position[item] % p->queries_rows)
             return false;
     return true;

@@ -12,7 +12,8 @@ struct slot_write {
     const struct kept_host_call *call;
     struct ref_slots k, v;
     struct ref_rope rope;
-    float *qkv; /* the row */
+    float *qkv;  /* the row */
+    bool copied; /* its queries are */
     int32_t position;
     /* of the KV head: */
     uint32_t kv_head;
@@ -65,7 +66,7 @@ static void write_q(const struct slot_write *s, uint32_t h)
     head_of(s, h, v);
     if (s->call->keys[KEPT_KEY_SLOT_QKNORM] != 0)
         norm(v, (const float *)s->call->bind[3], p->d, p->eps);
-    if (p->queries_rows != 0) {
+    if (s->copied) {
         size_t row = (uint32_t)s->position % p->queries_rows;
         float *to = (float *)s->call->bind[9] + (row * p->n_head + h) * p->d;
         for (uint32_t i = 0; i < p->d; i++)
@@ -144,6 +145,7 @@ void ref_slot_write(const struct kept_host_call *call)
         return;
     for (uint32_t row = p->row_first; row < p->row_first + live; row++) {
         s.qkv = (float *)call->bind[0] + (size_t)row * p->qkv_stride;
+        s.copied = p->queries_rows != 0 && row < step[p->queries_at];
         s.position = (int32_t)step[KEPT_STEP_TOKENS + p->chunk + row];
         write_row(&s);
     }
