@@ -36,6 +36,7 @@ struct kept_profile {
     uint32_t compute_units;
     uint32_t vector_width; /* 16: kernels use 16-wide vectors in one work-item */
     uint32_t word_order;   /* 0 lane order, 1 vector order of weight records */
+    uint32_t loop_turns;   /* the driver leaves loops after so many turns; 0: no such limit */
     bool host_visible;     /* device memory can be mapped */
     bool
         /* host memory that the device reads has an address: step data is copied by recordings */

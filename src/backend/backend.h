@@ -61,6 +61,7 @@ struct kept_caps {
     bool subgroup_ops;        /* arithmetic and shuffles in compute */
     bool int_dot;             /* accelerated signed 4x8 */
     bool timestamps;
+    uint32_t loop_turns;   /* the driver leaves loops after so many turns; 0: no such limit */
     enum kept_order order; /* preferred word order of records */
     uint32_t
         vector_width; /* 16: one work-item takes a tile as a vector (CPU-type OpenCL); else 1 */

@@ -42,6 +42,7 @@ static void fill_profile(const struct kept_device_desc *desc, const struct kept_
     out->compute_units = caps->compute_units;
     out->vector_width = caps->vector_width;
     out->word_order = caps->order;
+    out->loop_turns = caps->loop_turns;
     out->host_visible = caps->host_visible;
     out->host_buffers_mapped = caps->host_buffers_mapped;
     out->subgroup_ops = caps->subgroup_ops;

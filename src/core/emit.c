@@ -77,6 +77,20 @@ static struct kept_arg whole(const struct kept_emitter *e, uint32_t region)
     return (struct kept_arg){region, 0, e->plan->regions[region].bytes};
 }
 
+/* Notes a call whose loops the driver would leave too early. */
+static void check_turns(struct kept_plan *plan, const struct kept_call *call, uint32_t slots)
+{
+    uint32_t turns = plan->profile.loop_turns;
+    if (turns == 0 || kept_tune_turns(call, slots) <= turns)
+        return;
+    uint32_t fit = kept_tune_slots_within(call, turns);
+    if (plan->loops.stem && plan->loops.fit <= fit)
+        return;
+    plan->loops.stem = kept_kernel_row(call->id)->stem;
+    plan->loops.slots = slots;
+    plan->loops.fit = fit;
+}
+
 void kept_emit_call(struct kept_emitter *e, struct kept_call *call, const void *params,
                     uint32_t live_slots)
 {
@@ -86,6 +100,7 @@ void kept_emit_call(struct kept_emitter *e, struct kept_call *call, const void *
     struct kept_program *program = e->program;
     memcpy(call->params, params, row->param_bytes);
     kept_kernel_grid(call->id, call->keys, params, call->grid);
+    check_turns(e->plan, call, live_slots);
     if (e->begin_piece || e->ops >= e->piece_ops)
         add_piece(e);
     struct kept_call *grown = kept_plan_grow(e->plan, program->calls, program->n_calls,

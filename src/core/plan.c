@@ -234,6 +234,28 @@ static kept_status check_profile(struct kept_profile *profile, struct kept_error
     return KEPT_OK;
 }
 
+/* Slots that kernels would silently leave out are refused. A head has the context's slots at most,
+ * held tokens besides; with a budget, that and a block. */
+static void check_loops(struct kept_plan *plan)
+{
+    const struct kept_retention *r = &plan->retention;
+    uint32_t fit = plan->loops.fit > r->hold ? plan->loops.fit - r->hold : 0;
+    char budget[80] = "";
+    if (!plan->loops.stem || plan->status != KEPT_OK)
+        return;
+    fit -= fit % KEPT_SLOT_BLOCK;
+    if (r->on && fit > 2 * r->block)
+        kept_snprintf(
+            budget, sizeof budget, ", or --retain-budget %u%s", fit - r->block,
+            r->mode == KEPT_RETAIN_SCORED && plan->params.retain.sidecar ? " --sidecar none" : "");
+    kept_plan_fail(
+        plan, KEPT_E_UNSUPPORTED,
+        "kernel %s would go over %u slots of a KV head; '%s' leaves loops after %u turns, "
+        "which is %u slots: use --context %u or less%s",
+        plan->loops.stem, plan->loops.slots, plan->profile.name, plan->profile.loop_turns,
+        plan->loops.fit, fit, budget);
+}
+
 kept_status kept_plan_make(const kept_model *model, const struct kept_profile *profile,
                            const struct kept_tuning *tuning, const struct kept_plan_params *params,
                            kept_plan **out, struct kept_error *err)
@@ -251,6 +273,7 @@ kept_status kept_plan_make(const kept_model *model, const struct kept_profile *p
     kept_plan_weights(plan);
     kept_plan_slots(plan);
     kept_build_programs(plan);
+    check_loops(plan);
     kept_plan_buffers(plan);
     if (plan->status == KEPT_OK)
         sum_up(plan);

@@ -194,6 +194,11 @@ struct kept_plan {
     uint32_t maintenance; /* index of the program that maintains a block; KEPT_MAX_PROGRAMS: none */
     uint32_t *maintained; /* the budgeted layers by rising delay */
     uint32_t n_maintained, last_delay;
+    /* Of the calls that pass the device's loop turns, the one that needs the fewest slots. */
+    struct {
+        const char *stem; /* NULL: none does */
+        uint32_t slots, fit;
+    } loops;
     kept_status status; /* first failure while building; later steps do nothing */
     struct kept_error *err;
 };

@@ -3,6 +3,7 @@
 #ifndef KEPT_TUNE_TUNE_H
 #define KEPT_TUNE_TUNE_H
 
+#include "kernel/call.h"
 #include "kernel/registry.h"
 #include "kept/device.h"
 
@@ -15,7 +16,7 @@ struct kept_tuning {
     uint32_t decode_wg, decode_g; /* g: most query heads a pass */
     uint32_t prefill_wg, prefill_g;
     uint32_t prefill_columns;    /* query heads x rows of a group */
-    uint32_t retain_wg; /* maintenance of slots */
+    uint32_t retain_wg;          /* maintenance of slots */
     uint32_t splits_per_unit_x4; /* decode splits = units * this / (4 * KV heads), 1 to 32 */
     uint32_t mops_per_unit;      /* million operations of a compute unit in a millisecond */
     uint32_t driver_mib;         /* estimate of what the driver takes for itself */
@@ -41,5 +42,10 @@ uint32_t kept_tune_matmat_rows(const struct kept_tuning *tuning, const struct ke
                                bool gated);
 /* Operations that one submitted piece may take: about 50 ms at the device's rate. */
 uint64_t kept_tune_piece_ops(const struct kept_tuning *tuning, const struct kept_profile *profile);
+
+/* turns.c: loop turns of one invocation of the call at most, where a head has so many slots; 0 for
+ * kernels whose turns do not grow with them. How many slots, a multiple of 64, stay within `turns`. */
+uint64_t kept_tune_turns(const struct kept_call *call, uint32_t slots);
+uint32_t kept_tune_slots_within(const struct kept_call *call, uint64_t turns);
 
 #endif

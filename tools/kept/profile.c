@@ -43,6 +43,7 @@ static const struct field fields[] = {
     FIELD(compute_units, NUMBER32, true),
     FIELD(vector_width, NUMBER32, true),
     FIELD(word_order, NUMBER32, true),
+    FIELD(loop_turns, NUMBER32, true),
     FIELD(host_visible, YES_NO, true),
     FIELD(host_buffers_mapped, YES_NO, true),
     FIELD(subgroup_ops, YES_NO, true),

@@ -26,6 +26,8 @@
 #define VENDOR_AMD 0x1002u
 #define VENDOR_NVIDIA 0x10deu
 #define VENDOR_INTEL 0x8086u
+/* llvmpipe leaves all loops of an invocation, silently, after so many turns together. */
+#define LLVMPIPE_TURNS 65535u
 
 /* Properties beyond Vulkan 1.0, zero where the device does not report them. */
 struct queried {
@@ -303,6 +305,8 @@ static void fill_caps(struct vk_card *card, const struct queried *q)
     caps->timestamps = card->timestamp_bits != 0 && limits->timestampPeriod > 0;
     caps->order = KEPT_ORDER_LANE; /* lavapipe too: one load of 4 words costs less than 4 of one */
     caps->vector_width = 1;
+    if (q->driver.driverID == VK_DRIVER_ID_MESA_LLVMPIPE)
+        caps->loop_turns = LLVMPIPE_TURNS;
 }
 
 static void fill_desc(const struct vk_instance *instance, struct vk_card *card,
