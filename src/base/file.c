@@ -220,6 +220,35 @@ kept_status kept_file_replace(const char *path, const void *bytes, size_t n_byte
     return status;
 }
 
+kept_status kept_file_create_like(const char *path, const char *like, struct kept_error *err)
+{
+    struct file_os file;
+    bool exists;
+    const char *why = file_os_create(path, &file, &exists);
+    if (why == NULL) {
+        why = file_os_copy_rights(like, file);
+        file_os_close(file);
+        if (why != NULL)
+            file_os_remove(path);
+    }
+    if (why != NULL)
+        return kept_fail(err, KEPT_E_IO, "cannot make file '%s': %s", path, why);
+    return KEPT_OK;
+}
+
+kept_status kept_file_rename(const char *from, const char *to, struct kept_error *err)
+{
+    const char *why = file_os_rename(from, to);
+    if (why != NULL)
+        return kept_fail(err, KEPT_E_IO, "cannot rename file '%s' to '%s': %s", from, to, why);
+    return KEPT_OK;
+}
+
+void kept_file_remove(const char *path)
+{
+    file_os_remove(path);
+}
+
 /* ---- directories ---- */
 
 bool kept_file_exists(const char *path)

@@ -41,6 +41,11 @@ kept_status kept_file_writer_commit(struct kept_file_writer *writer, struct kept
 void kept_file_writer_destroy(struct kept_file_writer **writer);
 
 bool kept_file_exists(const char *path);
+/* An empty file that did not exist, which the same people may read and write as `like`. */
+kept_status kept_file_create_like(const char *path, const char *like, struct kept_error *err);
+/* Replaces `to` at once. */
+kept_status kept_file_rename(const char *from, const char *to, struct kept_error *err);
+void kept_file_remove(const char *path); /* nothing where there is none */
 kept_status kept_dir_make(const char *path, struct kept_error *err); /* with parents */
 /* The cache folder of this user, e.g. ~/.cache/kept, not made yet; false when none is known.
  * KEPT_CACHE_DIR wins. */

@@ -25,6 +25,8 @@ const char *file_os_read_at(struct file_os file, uint64_t offset, void *to, size
                             size_t *n_done);
 const char *file_os_write(struct file_os file, const void *bytes, size_t n_bytes, size_t *n_done);
 const char *file_os_sync(struct file_os file);
+/* Owner and mode of the file named are those of `to` afterwards, as far as this process may. */
+const char *file_os_copy_rights(const char *from, struct file_os to);
 const char *file_os_rename(const char *from, const char *to); /* replaces to */
 void file_os_remove(const char *path);
 bool file_os_is_file(const char *path);

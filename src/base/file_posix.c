@@ -85,6 +85,17 @@ const char *file_os_sync(struct file_os file)
     return fsync((int)file.handle) == 0 ? NULL : strerror(errno);
 }
 
+const char *file_os_copy_rights(const char *from, struct file_os to)
+{
+    struct stat st;
+    if (stat(from, &st) != 0)
+        return strerror(errno);
+    /* Only root may give a file away; whoever else owns it now has the same mode. */
+    int given = fchown((int)to.handle, st.st_uid, st.st_gid);
+    (void)given;
+    return fchmod((int)to.handle, st.st_mode & 0777) == 0 ? NULL : strerror(errno);
+}
+
 const char *file_os_rename(const char *from, const char *to)
 {
     return rename(from, to) == 0 ? NULL : strerror(errno);

@@ -136,6 +136,14 @@ const char *file_os_sync(struct file_os file)
     return FlushFileBuffers((HANDLE)file.handle) ? NULL : reason(GetLastError());
 }
 
+/* A new file inherits its folder's rights here. */
+const char *file_os_copy_rights(const char *from, struct file_os to)
+{
+    (void)from;
+    (void)to;
+    return NULL;
+}
+
 const char *file_os_rename(const char *from, const char *to)
 {
     wchar_t *wide_from = wide(from), *wide_to = wide(to);

@@ -31,7 +31,7 @@ def compile_alone(job):
 
 
 def missing_api(message):
-    return any(f"{api}" in message and "No such file" in message for api in ("vulkan/", "volk.h", "CL/"))
+    return any(f"{api}" in message and "No such file" in message for api in ("vulkan/", "volk.h", "CL/", "sqlite3.h"))
 
 
 def main():
