@@ -98,42 +98,69 @@ static void hadamard_tile(float *y, uint32_t d)
             }
 }
 
-/* Cosines and sines of a slot's position in lane r of [n_rot][16]; 1 and 0 where the table has
- * none. */
-static void turn_lane(const struct ref_rope *rope, int32_t pos, uint32_t r, float *turn)
+/* Rows of the table for 16 slots: what position r turns by is the product of fine[r] and coarse[r],
+ * both 1 where the table has none. */
+struct turns {
+    const float *fine[16], *coarse[16];
+    bool found[16];
+};
+
+static const float no_turn[16] = {1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0};
+
+static void find_turns(const struct ref_rope *rope, const int32_t *pos, uint32_t lo, uint32_t hi,
+                       struct turns *t)
 {
-    uint32_t lo = (uint32_t)pos & 255, n = rope->n_rot;
-    if (!ref_rope_has(rope, pos)) {
-        for (uint32_t i = 0; i < n; i++)
-            turn[16 * (size_t)i + r] = i % 2 == 0 ? 1 : 0;
-        return;
-    }
-    int64_t row = 256 + (int64_t)rope->hi_bias + ((int64_t)pos - lo) / 256;
-    const float *a = rope->table + (size_t)lo * n, *b = rope->table + (size_t)row * n;
-    for (uint32_t i = 0; i < n; i += 2) {
-        turn[16 * (size_t)i + r] = a[i] * b[i] - a[i + 1] * b[i + 1];
-        turn[16 * (size_t)i + 16 + r] = a[i] * b[i + 1] + a[i + 1] * b[i];
+    for (uint32_t r = 0; r < 16; r++) {
+        t->fine[r] = t->coarse[r] = no_turn;
+        t->found[r] = r >= lo && r < hi && ref_rope_has(rope, pos[r]);
+        if (!t->found[r])
+            continue;
+        uint32_t fine = (uint32_t)pos[r] & 255;
+        int64_t coarse = 256 + (int64_t)rope->hi_bias + ((int64_t)pos[r] - fine) / 256;
+        t->fine[r] = rope->table + (size_t)fine * rope->n_rot;
+        t->coarse[r] = rope->table + (size_t)coarse * rope->n_rot;
     }
 }
 
-/* By the conjugates of the slots' rotations. */
-static void turn_tile_back(const struct ref_rope *rope, const float *turn, float *y)
+/* Words at … at + n - 1 of each slot's row, a word of 16 slots a vector. */
+SIMD_INLINE void load_rows(const float *const *row, const bool *found, uint32_t at, uint32_t n,
+                           vf v[16])
 {
-    for (uint32_t i = 0; i < rope->n_rot / 2; i++) {
-        uint32_t at_a, at_b;
-        ref_rope_pair(rope, i, &at_a, &at_b);
-        float *a = y + 16 * (size_t)at_a, *b = y + 16 * (size_t)at_b;
-        vf c = vf_load(turn + 32 * (size_t)i), s = vf_load(turn + 32 * (size_t)i + 16);
-        vf x = vf_load(a), z = vf_load(b);
-        vf_store(a, vf_fma(x, c, vf_mul(z, s)));
-        vf_store(b, vf_sub(vf_mul(z, c), vf_mul(x, s)));
+    float some[16] = {0};
+    for (uint32_t r = 0; r < 16; r++) {
+        const float *from = found[r] ? row[r] + at : row[r];
+        if (n < 16)
+            from = memcpy(some, from, n * sizeof *some);
+        v[r] = vf_load(from);
+    }
+    vf_transpose(v);
+}
+
+/* By the conjugates of the slots' rotations. */
+static void turn_tile_back(const struct ref_rope *rope, const struct turns *t, float *y)
+{
+    for (uint32_t at = 0; at < rope->n_rot; at += 16) {
+        uint32_t n = ref_min(16, rope->n_rot - at);
+        vf fine[16], coarse[16];
+        load_rows(t->fine, t->found, at, n, fine);
+        load_rows(t->coarse, t->found, at, n, coarse);
+        for (uint32_t i = 0; i < n; i += 2) {
+            uint32_t at_a, at_b;
+            ref_rope_pair(rope, (at + i) / 2, &at_a, &at_b);
+            float *a = y + 16 * (size_t)at_a, *b = y + 16 * (size_t)at_b;
+            vf c = vf_sub(vf_mul(fine[i], coarse[i]), vf_mul(fine[i + 1], coarse[i + 1]));
+            vf s = vf_fma(fine[i], coarse[i + 1], vf_mul(fine[i + 1], coarse[i]));
+            vf x = vf_load(a), z = vf_load(b);
+            vf_store(a, vf_fma(x, c, vf_mul(z, s)));
+            vf_store(b, vf_sub(vf_mul(z, c), vf_mul(x, s)));
+        }
     }
 }
 
 static void raw_tile(const struct job *job, const struct assoc *a, const struct ref_rope *rope,
                      uint32_t t)
 {
-    float own[16 * KEPT_MAX_HEAD_DIM], turn[16 * KEPT_MAX_HEAD_DIM];
+    float own[16 * KEPT_MAX_HEAD_DIM];
     uint32_t type = job->call->keys[KEPT_KEY_SCORE_KT], d = a->p->d, first = 16 * t;
     uint32_t lo = first > a->p->sinks ? 0 : a->p->sinks - first;
     uint32_t hi = ref_min(a->c - first, 16); /* lanes lo … hi - 1 are written */
@@ -146,10 +173,9 @@ static void raw_tile(const struct job *job, const struct assoc *a, const struct 
     if (type != KEPT_FMT_F16)
         hadamard_tile(y, d);
     if (rope->pairs != KEPT_ROPE_NONE) {
-        memset(turn, 0, 16 * (size_t)rope->n_rot * sizeof *turn);
-        for (uint32_t r = lo; r < hi; r++)
-            turn_lane(rope, (int32_t)plane(a, 0)[first + r], r, turn);
-        turn_tile_back(rope, turn, y);
+        struct turns turns;
+        find_turns(rope, (const int32_t *)plane(a, 0) + first, lo, hi, &turns);
+        turn_tile_back(rope, &turns, y);
     }
     for (uint32_t i = 0; !whole && i < d; i++)
         memcpy(to + 16 * (size_t)i + lo, y + 16 * (size_t)i + lo, (hi - lo) * sizeof *y);
@@ -309,16 +335,10 @@ static void search_tiles(struct search *w, const struct assoc *a, uint32_t t, ui
 static void put_best(const struct search *w, const struct assoc *a, uint32_t *near)
 {
     for (uint32_t t = a->first; t < a->end; t++) {
-        uint32_t i = t - (uint32_t)a->begin, lane = 0,
-                 *to = near + 2 * (size_t)(a->entry + t - a->first);
-        for (uint32_t r = 1; r < 16; r++)
-            if (w->best[i][r] > w->best[i][lane] ||
-                (w->best[i][r] == w->best[i][lane] && w->slot[i][r] < w->slot[i][lane]))
-                lane = r;
-        float like = w->best[i][lane];
+        uint32_t i = t - (uint32_t)a->begin, *to = near + 2 * (size_t)(a->entry + t - a->first);
+        float like = fast_best(w->best[i], w->slot[i], to + 1);
         like = like > -3e38f ? like * w->inverse[i] : like;
         memcpy(to, &like, sizeof like);
-        to[1] = w->slot[i][lane];
     }
 }
 
@@ -471,10 +491,12 @@ static void consolidate(const struct write *w, uint32_t i)
     put_key(w, r, k);
 }
 
-static void write_item(void *user, uint32_t h, uint32_t i_thread)
+/* Slots that take tokens do not depend on each other: an item has every n_groups-th token. */
+static void write_item(void *user, uint32_t item, uint32_t i_thread)
 {
     (void)i_thread;
     const struct job *job = user;
+    uint32_t h = item / job->n_groups;
     const struct kept_host_call *call = job->call;
     const struct kept_assoc_params *p = call->params;
     struct write w = {.call = call, .end = (int32_t)job->block.end};
@@ -485,7 +507,7 @@ static void write_item(void *user, uint32_t h, uint32_t i_thread)
     find_targets(&w,
                  (const uint32_t *)call->bind[7] + (size_t)2 * h * p->n_splits * job->block.block,
                  job->block.block);
-    for (uint32_t i = 0; i < w.a.end - w.a.first; i++) {
+    for (uint32_t i = item % job->n_groups; i < w.a.end - w.a.first; i += job->n_groups) {
         uint32_t earlier = 0;
         while (earlier < i && w.target[earlier] != w.target[i])
             earlier++;
@@ -499,7 +521,7 @@ static void write_item(void *user, uint32_t h, uint32_t i_thread)
 void CPU_NAME(assoc_write)(const struct kept_host_call *call, struct kept_pool *pool)
 {
     const struct kept_assoc_params *p = call->params;
-    struct job job = {.call = call};
+    struct job job = {.call = call, .n_groups = 4};
     if (ref_block_of(p, (const uint32_t *)call->bind[8], &job.block))
-        kept_pool_run(pool, p->n_kv, write_item, &job);
+        kept_pool_run(pool, p->n_kv * job.n_groups, write_item, &job);
 }

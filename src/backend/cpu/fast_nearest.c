@@ -76,13 +76,9 @@ SIMD_INLINE void keep_best(struct evicted *w, uint32_t i, const struct tile *t, 
 static void put_nearest(const struct evicted *w, uint32_t *near)
 {
     for (uint32_t i = 0; i < w->n; i++) {
-        uint32_t lane = 0;
-        for (uint32_t r = 1; r < 16; r++)
-            if (w->best[i][r] > w->best[i][lane] ||
-                (w->best[i][r] == w->best[i][lane] && w->slot[i][r] < w->slot[i][lane]))
-                lane = r;
-        memcpy(near + (size_t)2 * w->number[i], &w->best[i][lane], 4);
-        near[2 * w->number[i] + 1] = w->slot[i][lane];
+        uint32_t *to = near + (size_t)2 * w->number[i];
+        float like = fast_best(w->best[i], w->slot[i], to + 1);
+        memcpy(to, &like, sizeof like);
     }
 }
 

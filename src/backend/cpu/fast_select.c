@@ -36,10 +36,9 @@ SIMD_INLINE bool is_gone(const struct select *s, uint32_t i)
 /* The lanes of slots i … i + 15 that are consolidated. */
 static vm gone_lanes(const struct select *s, uint32_t i)
 {
-    float lanes[16];
-    for (uint32_t r = 0; r < 16; r++)
-        lanes[r] = is_gone(s, i + r) ? 1 : 0;
-    return vm_less(vf_set(0), vf_load(lanes));
+    vi slots = vi_add(vi_iota(), vi_set(i)); /* behind pos there is bias */
+    vm among = vm_and(vm_le(vi_set(s->p->sinks), slots), vm_lt(slots, vi_set(s->c)));
+    return vm_and(among, vm_le(vi_load(s->pos + i), vi_set((uint32_t)KEPT_POS_GONE)));
 }
 
 /* ---- scores of expected attention ---- */
@@ -130,7 +129,8 @@ static void score_tile(const struct select *s, uint32_t i)
 static void fade(const struct select *s)
 {
     for (uint32_t i = s->p->sinks; i < s->c && s->p->keep < 1; i++)
-        s->bias[i] = log1pf(expm1f(s->bias[i]) * s->p->keep);
+        if (s->bias[i] != 0)
+            s->bias[i] = log1pf(expm1f(s->bias[i]) * s->p->keep);
 }
 
 static void score_expected(const struct select *s)

@@ -23,6 +23,20 @@ SIMD_INLINE struct ref_head fast_head_at(const uint32_t *heads, uint32_t kv_head
     return head;
 }
 
+/* The largest of 16 likenesses and its slot, of equals the lowest. */
+SIMD_INLINE float fast_best(const float *like, const uint32_t *slot, uint32_t *at)
+{
+    vf likes = vf_load(like);
+    float most = vf_hmax(likes);
+    uint32_t slots[16];
+    vm less = vm_less(likes, vf_set(most));
+    vf_store((float *)slots, vf_select(less, vf_bits(vi_set(UINT32_MAX)), vf_bits(vi_load(slot))));
+    *at = slots[0];
+    for (uint32_t i = 1; i < 16; i++)
+        *at = slots[i] < *at ? slots[i] : *at;
+    return most;
+}
+
 /* ---- rotations ---- */
 
 /* cos and sin of each pair at a position that the table has. */

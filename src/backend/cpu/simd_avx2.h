@@ -242,6 +242,35 @@ SIMD_INLINE vm vm_lt(vi a, vi b)
 {
     return SIMD_PAIR(vm, _mm256_cmpgt_epi32, b, a);
 }
+SIMD_INLINE void simd_transpose4(__m256 *a, __m256 *b, __m256 *c, __m256 *d)
+{
+    __m256d e = _mm256_castps_pd(_mm256_unpacklo_ps(*a, *b));
+    __m256d f = _mm256_castps_pd(_mm256_unpackhi_ps(*a, *b));
+    __m256d g = _mm256_castps_pd(_mm256_unpacklo_ps(*c, *d));
+    __m256d h = _mm256_castps_pd(_mm256_unpackhi_ps(*c, *d));
+    *a = _mm256_castpd_ps(_mm256_unpacklo_pd(e, g));
+    *b = _mm256_castpd_ps(_mm256_unpackhi_pd(e, g));
+    *c = _mm256_castpd_ps(_mm256_unpacklo_pd(f, h));
+    *d = _mm256_castpd_ps(_mm256_unpackhi_pd(f, h));
+}
+/* Rows become columns. */
+SIMD_INLINE void vf_transpose(vf r[16])
+{
+    for (int i = 0; i < 16; i += 4) {
+        simd_transpose4(&r[i].a, &r[i + 1].a, &r[i + 2].a, &r[i + 3].a);
+        simd_transpose4(&r[i].b, &r[i + 1].b, &r[i + 2].b, &r[i + 3].b);
+    }
+    for (int i = 0; i < 4; i++) { /* quarter q of r[4 g + i]: rows 4 g … of column 4 q + i */
+        vf a = r[i], b = r[4 + i], c = r[8 + i], d = r[12 + i];
+        r[i] = (vf){_mm256_permute2f128_ps(a.a, b.a, 0x20), _mm256_permute2f128_ps(c.a, d.a, 0x20)};
+        r[4 + i] =
+            (vf){_mm256_permute2f128_ps(a.a, b.a, 0x31), _mm256_permute2f128_ps(c.a, d.a, 0x31)};
+        r[8 + i] =
+            (vf){_mm256_permute2f128_ps(a.b, b.b, 0x20), _mm256_permute2f128_ps(c.b, d.b, 0x20)};
+        r[12 + i] =
+            (vf){_mm256_permute2f128_ps(a.b, b.b, 0x31), _mm256_permute2f128_ps(c.b, d.b, 0x31)};
+    }
+}
 SIMD_INLINE vm vm_le(vi a, vi b)
 {
     __m256i ones = _mm256_set1_epi32(-1);

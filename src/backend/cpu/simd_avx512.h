@@ -194,6 +194,30 @@ SIMD_INLINE vf vf_butterfly(vf a, const int step)
     const __mmask16 high = step == 1 ? 0xAAAA : step == 2 ? 0xCCCC : step == 4 ? 0xF0F0 : 0xFF00;
     return _mm512_mask_sub_ps(_mm512_add_ps(a, other), high, other, a);
 }
+/* Rows become columns. */
+SIMD_INLINE void vf_transpose(vf r[16])
+{
+    for (int i = 0; i < 16; i += 4) {
+        vf a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
+        vf c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+        __m512d ad = _mm512_castps_pd(a), bd = _mm512_castps_pd(b);
+        __m512d cd = _mm512_castps_pd(c), dd = _mm512_castps_pd(d);
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ad, cd));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ad, cd));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(bd, dd));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(bd, dd));
+    }
+    for (int i = 0; i < 4; i++) { /* quarter q of r[4 g + i]: rows 4 g … of column 4 q + i */
+        vf a = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x44);
+        vf b = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xEE);
+        vf c = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x44);
+        vf d = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xEE);
+        r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        r[4 + i] = _mm512_shuffle_f32x4(a, c, 0xDD);
+        r[8 + i] = _mm512_shuffle_f32x4(b, d, 0x88);
+        r[12 + i] = _mm512_shuffle_f32x4(b, d, 0xDD);
+    }
+}
 SIMD_INLINE vm vm_le(vi a, vi b)
 {
     return _mm512_cmple_epi32_mask(a, b);

@@ -203,6 +203,16 @@ SIMD_STEP vf vf_butterfly(vf a, const int step)
 {
     SIMD_EACH(vf, (i & step) == 0 ? a.v[i] + a.v[i ^ step] : a.v[i ^ step] - a.v[i]);
 }
+/* Rows become columns. */
+SIMD_STEP void vf_transpose(vf r[16])
+{
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < i; j++) {
+            float a = r[i].v[j];
+            r[i].v[j] = r[j].v[i];
+            r[j].v[i] = a;
+        }
+}
 SIMD_STEP vm vm_le(vi a, vi b)
 {
     SIMD_EACH(vm, (int32_t)a.v[i] <= (int32_t)b.v[i]);
