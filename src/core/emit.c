@@ -505,7 +505,7 @@ void kept_emit_attention(struct kept_emitter *e, uint32_t i_layer, struct kept_r
     emit_segment(e, i_layer, &own, qkv, merged ? part : out, rows);
     if (e->facts) {
         struct segment facts = {.slots = fact_slots(e, &e->plan->facts.read, i_layer),
-                                .decode = true,
+                                .decode = e->program->rows == 1,
                                 .splits = 1,
                                 .parts = parts,
                                 .part_first = splits};

@@ -43,10 +43,18 @@ void kept_address_stats(const double *sums, uint64_t n, uint32_t k, float *stats
     }
 }
 
+#define LANES 8u /* sums side by side: a fixed order that compilers can turn into vectors */
+
 static double dot(const float *a, const float *b, uint32_t k)
 {
-    double sum = 0;
-    for (uint32_t i = 0; i < k; i++)
+    double sums[LANES] = {0}, sum = 0;
+    uint32_t whole = k / LANES * LANES;
+    for (uint32_t i = 0; i < whole; i += LANES)
+        for (uint32_t j = 0; j < LANES; j++)
+            sums[j] += (double)a[i + j] * (double)b[i + j];
+    for (uint32_t j = 0; j < LANES; j++)
+        sum += sums[j];
+    for (uint32_t i = whole; i < k; i++)
         sum += (double)a[i] * (double)b[i];
     return sum;
 }
@@ -82,48 +90,52 @@ static void solve(const double *l, uint32_t n, double *x)
     }
 }
 
-/* |q - E^T w|^2 = |q|^2 - 2 w.Eq + w.(G w), without the ridge in G. */
-static double unexplained(const double *gram, const double *eq, const double *w, uint32_t n,
-                          double qq)
+#define SYSTEM (KEPT_NEAREST + KEPT_BACKGROUNDS)
+
+/* |q - E^T w|^2 = |q|^2 - 2 w.Eq + w.(G w) of the first n rows of gram [m][m]. */
+static double unexplained(const double *gram, uint32_t m, const double *eq, const double *w,
+                          uint32_t n, double qq)
 {
     double sum = qq;
     for (uint32_t i = 0; i < n; i++) {
         double gw = 0;
         for (uint32_t j = 0; j < n; j++)
-            gw += gram[(size_t)i * n + j] * w[j];
+            gw += gram[(size_t)(i > j ? i : j) * m + (i > j ? j : i)] * w[j];
         sum += w[i] * (gw - 2 * eq[i]);
     }
     return sum > 0 ? sum : 0;
 }
 
-kept_status kept_address_weights(const float *const *addresses, uint32_t n, const float *query,
-                                 uint32_t k, float *cosines, float *weights, float *residual,
-                                 struct kept_error *err)
+kept_status kept_address_weigh(const float *const *addresses, uint32_t n, const float *backgrounds,
+                               const float *query, uint32_t k, struct kept_address_match *out,
+                               struct kept_error *err)
 {
-    double eq[KEPT_NEAREST], w[KEPT_NEAREST], qq = dot(query, query, k);
-    *residual = 1;
+    const float *rows[SYSTEM];
+    double eq[SYSTEM], w[SYSTEM], qq = dot(query, query, k);
+    uint32_t m = n + KEPT_BACKGROUNDS;
+    out->residual = 1;
     if (n > KEPT_NEAREST || !(qq > 0) || !isfinite(qq))
         return kept_fail(err, KEPT_E_ARGUMENT, "no weights of %u facts for this query", n);
-    if (n == 0)
-        return KEPT_OK;
-    double *gram = kept_alloc(2 * (size_t)n * n * sizeof *gram), *l = gram ? gram + n * n : NULL;
+    for (uint32_t i = 0; i < m; i++)
+        rows[i] = i < n ? addresses[i] : backgrounds + (size_t)(i - n) * k;
+    double *gram = kept_alloc(2 * (size_t)m * m * sizeof *gram), *l = gram ? gram + m * m : NULL;
     if (!gram)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for the weights of %u facts", n);
-    for (uint32_t i = 0; i < n; i++) {
-        eq[i] = w[i] = dot(addresses[i], query, k);
+    for (uint32_t i = 0; i < m; i++) {
+        eq[i] = w[i] = dot(rows[i], query, k);
         for (uint32_t j = 0; j <= i; j++)
-            gram[(size_t)i * n + j] = gram[(size_t)j * n + i] = dot(addresses[i], addresses[j], k);
+            gram[(size_t)i * m + j] = dot(rows[i], rows[j], k);
     }
-    memcpy(l, gram, (size_t)n * n * sizeof *l);
-    for (uint32_t i = 0; i < n; i++)
-        l[(size_t)i * n + i] += KEPT_ADDRESS_RIDGE;
-    bool solved = factor(l, n);
+    memcpy(l, gram, (size_t)m * m * sizeof *l);
+    for (uint32_t i = 0; i < m; i++)
+        l[(size_t)i * m + i] += KEPT_ADDRESS_RIDGE;
+    bool solved = factor(l, m);
     if (solved) {
-        solve(l, n, w);
-        *residual = (float)sqrt(unexplained(gram, eq, w, n, qq) / qq);
+        solve(l, m, w);
+        out->residual = (float)sqrt(unexplained(gram, m, eq, w, n, qq) / qq);
         for (uint32_t i = 0; i < n; i++) {
-            cosines[i] = (float)(eq[i] / sqrt(qq));
-            weights[i] = (float)w[i];
+            out->cosines[i] = (float)(eq[i] / sqrt(qq));
+            out->weights[i] = (float)w[i];
         }
     }
     kept_free(gram);

@@ -21,7 +21,7 @@ static bool is_bind(const struct kept_episodes_bind *bind)
 
 static bool are_stats(const float *stats, uint32_t n_embd)
 {
-    for (size_t i = 0; i < 2 * (size_t)n_embd; i++)
+    for (size_t i = 0; i < KEPT_EPISODES_STATS * (size_t)n_embd; i++)
         if (!isfinite(stats[i]))
             return false;
     return true;
@@ -33,7 +33,7 @@ static struct store_fields fields_of(const struct kept_episodes_bind *b, const f
         .numbers = {(int64_t)b->header_hash, (int64_t)b->model_hash, b->n_embd, b->n_layers,
                     b->kv_row, b->address_layer, b->payload_type},
         .stats = stats,
-        .stats_bytes = stats != NULL ? 2 * (size_t)b->n_embd * sizeof *stats : 0};
+        .stats_bytes = stats != NULL ? KEPT_EPISODES_STATS * (size_t)b->n_embd * sizeof *stats : 0};
     uint64_t sum = kept_hash64(fields.numbers, sizeof fields.numbers, EPISODES_VERSION);
     fields.sum = (int64_t)kept_hash64(fields.stats, fields.stats_bytes, sum);
     return fields;
@@ -57,7 +57,7 @@ static bool bind_of(const struct store_fields *fields, struct kept_episodes_bind
     in_range &= to_u32(fields->numbers[4], &out->kv_row);
     in_range &= to_u32(fields->numbers[5], &out->address_layer);
     in_range &= to_u32(fields->numbers[6], &out->payload_type);
-    size_t stats_bytes = 2 * (size_t)out->n_embd * sizeof(float);
+    size_t stats_bytes = KEPT_EPISODES_STATS * (size_t)out->n_embd * sizeof(float);
     return in_range && is_bind(out) && (uint64_t)fields->sum == sum &&
            (fields->stats_bytes == 0 || fields->stats_bytes == stats_bytes);
 }

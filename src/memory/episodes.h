@@ -20,6 +20,8 @@
 
 #define KEPT_EPISODE_ID_BYTES   128u   /* the longest id or tag, its NUL included */
 #define KEPT_EPISODE_TEXT_BYTES 65536u /* the longest text, its NUL included */
+/* Rows of n_embd of the statistics: mean, 1 / standard deviation, backgrounds (address.h). */
+#define KEPT_EPISODES_STATS 42u
 #define KEPT_EPISODE_MAX_TOKENS 4096u
 
 /* Types of payloads, as in GGUF. */
@@ -60,7 +62,7 @@ struct kept_episodes_options {
     uint32_t timeout_ms; /* how long to wait for other processes; 0: 2000 */
     /* What the store has to belong to (KEPT_E_MISMATCH else); NULL: to whatever it does. */
     const struct kept_episodes_bind *bind;
-    /* Creating: mean and 1 / standard deviation, [2][n_embd]; NULL: kept_episodes_set_stats. */
+    /* Creating: statistics, [KEPT_EPISODES_STATS][n_embd]; NULL: kept_episodes_set_stats. */
     const float *stats;
 };
 
@@ -74,7 +76,7 @@ kept_status kept_episodes_open(const char *path, const struct kept_episodes_opti
 void kept_episodes_close(struct kept_episodes **store);
 
 const struct kept_episodes_bind *kept_episodes_bound(const struct kept_episodes *store);
-/* [2][n_embd]; NULL while the store has none. */
+/* [KEPT_EPISODES_STATS][n_embd]; NULL while the store has none. */
 const float *kept_episodes_stats(const struct kept_episodes *store);
 /* Once per store, before its first episode: the statistics, and the hash of the weights. Where
  * another process was faster, its statistics are taken over when the hash is the same. */

@@ -67,7 +67,7 @@ struct kept_episodes {
     char *path;
     struct kept_episodes_bind bind;
     uint64_t seed;  /* of the sums: a hash of the binding and the statistics */
-    float *stats;   /* [2][n_embd], or NULL */
+    float *stats;   /* [KEPT_EPISODES_STATS][n_embd], or NULL */
     float *address; /* [n_embd]: of the episode being read */
     bool read_only, in_transaction, broken, reading;
     uint64_t patience; /* steps of SQLite's machine that are left to the present call */

@@ -44,7 +44,7 @@ uint32_t kept_tune_matmat_rows(const struct kept_tuning *tuning, const struct ke
 uint64_t kept_tune_piece_ops(const struct kept_tuning *tuning, const struct kept_profile *profile);
 
 /* turns.c: loop turns of one invocation of the call at most, where a head has so many slots; 0 for
- * kernels whose turns do not grow with them. How many slots, a multiple of 64, stay within `turns`. */
+ * kernels whose turns do not grow with them. How many slots, a multiple of 64, stay within them. */
 uint64_t kept_tune_turns(const struct kept_call *call, uint32_t slots);
 uint32_t kept_tune_slots_within(const struct kept_call *call, uint64_t turns);
 

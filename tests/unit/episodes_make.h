@@ -32,7 +32,8 @@ static inline uint32_t made_random(uint64_t *state)
 
 static inline const float *made_stats(void)
 {
-    static const float stats[2 * MADE_EMBD] = {0.5f, -1, 2, [MADE_EMBD] = 1, 3, 0.25f};
+    static const float stats[KEPT_EPISODES_STATS * MADE_EMBD] = {0.5f, -1,   2, [MADE_EMBD] = 1,
+                                                                 3,    0.25f};
     return stats;
 }
 

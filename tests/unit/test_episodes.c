@@ -111,7 +111,8 @@ static void what_is_written_is_read(void **state)
     kept_episodes_close(&store);
     store = open_again(PATH, true);
     assert_true(sum_of(store).hash == hash);
-    assert_memory_equal(kept_episodes_stats(store), made_stats(), 2 * MADE_EMBD * sizeof(float));
+    assert_memory_equal(kept_episodes_stats(store), made_stats(),
+                        KEPT_EPISODES_STATS * MADE_EMBD * sizeof(float));
     assert_memory_equal(kept_episodes_bound(store), &made_bind, sizeof made_bind);
     struct kept_episode *e = make(&made, 4, 5);
     assert_int_equal(kept_episodes_load(store, e->id, payload, e->payload_bytes, &err), KEPT_OK);
@@ -446,7 +447,7 @@ static void statistics_come_once(void **state)
     struct kept_episodes_bind bind = made_bind;
     struct kept_episodes_options options = {.create = true, .bind = &bind};
     struct made made;
-    float stats[2 * MADE_EMBD];
+    float stats[KEPT_EPISODES_STATS * MADE_EMBD];
     memcpy(stats, made_stats(), sizeof stats);
     bind.model_hash = 0;
     remove_store(PATH);
