@@ -86,7 +86,8 @@ void store_raw(uint kv_head, uint first, uint end)
 {
     if (first >= p.sinks && first + NS <= end) {
         for (uint i = gl_LocalInvocationID.x; i < NS * D / 4u; i += WG) {
-            uint slot = i % (NS / 4u) * 4u, element = i / (NS / 4u), at = element * (NS + 1u) + slot;
+            uint slot = i % (NS / 4u) * 4u, element = i / (NS / 4u);
+            uint at = element * (NS + 1u) + slot;
             raw4[assoc_at(kv_head, first + slot, element) >> 2] =
                 vec4(y[at], y[at + 1u], y[at + 2u], y[at + 3u]);
         }
