@@ -62,7 +62,7 @@ void kept_plan_facts_params(struct kept_plan *plan)
 uint32_t kept_plan_fact_positions(const struct kept_plan *plan)
 {
     const struct kept_facts_plan *facts = &plan->facts;
-    return facts->on ? facts->gap + KEPT_FACT_SINKS + facts->top * KEPT_FACT_MAX_TOKENS : 0;
+    return facts->on ? facts->gap + facts->top * KEPT_FACT_ROWS : 0;
 }
 
 /* Bytes of one layer in each region of a store. */

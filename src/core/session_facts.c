@@ -45,6 +45,10 @@ static uint64_t words_bytes(const struct kept_session *session)
     return most;
 }
 
+/* Added to the scores of facts in the later half of the layers: what a fact says weighs more there
+ * (docs/measuring.md). */
+#define LATE_BIAS 1.0f
+
 #define ROPE_ROWS KEPT_FACT_ROWS /* positions of facts while they are evaluated */
 
 static uint64_t rope_bytes(const struct kept_rope *rope)
@@ -349,10 +353,12 @@ static void place_rows(struct kept_session *session, const struct kept_fact_rows
         }
 }
 
+/* Every next fact ends so many positions further away, none beside another. */
+#define STEP (KEPT_FACT_SINKS + KEPT_FACT_MAX_TOKENS)
+
 /* An injection under way. */
 struct injection {
     const int32_t *shifts;
-    int32_t first; /* position of the first sink */
     uint32_t slots;
 };
 
@@ -363,9 +369,10 @@ static kept_status run_injection(struct kept_session *session, struct injection 
     const struct kept_facts_plan *planned = &session->plan->facts;
     kept_status status = write_heads(session, &planned->read,
                                      (struct table_row){to->slots, position}, to->shifts, err);
-    if (status == KEPT_OK)
-        status = kept_session_write(session, planned->rows, 0, session->facts->rows,
-                                    region_bytes(session, planned->rows), err);
+    for (uint32_t i = 0; i < sizes_of(session).n_layers && status == KEPT_OK; i++)
+        status = kept_session_write(session, planned->rows, i * planned->rows_layer_bytes,
+                                    (uint8_t *)session->facts->rows + i * planned->rows_layer_bytes,
+                                    (uint64_t)n * planned->rows_stride * sizeof(float), err);
     if (status == KEPT_OK)
         status = write_rows(session, NULL, n, position, err);
     if (status == KEPT_OK)
@@ -375,7 +382,7 @@ static kept_status run_injection(struct kept_session *session, struct injection 
     return status;
 }
 
-/* Biases of facts, behind the positions that nobody reads. */
+/* Biases of facts, behind the positions that nobody reads; slots in the order of the injection. */
 static kept_status write_biases(struct kept_session *session, const struct kept_fact_rows *facts,
                                 const float *biases, uint32_t n_facts, struct kept_error *err)
 {
@@ -388,13 +395,34 @@ static kept_status write_biases(struct kept_session *session, const struct kept_
             session->facts->words + args.meta.offset_bytes / 4 + (size_t)n.n_kv * store->extent;
         for (uint32_t h = 0; h < n.n_kv; h++) {
             uint32_t slot = h * store->extent + KEPT_FACT_SINKS;
-            for (uint32_t f = 0; f < n_facts; f++)
+            for (uint32_t f = n_facts; f-- > 0;) {
+                float bias = biases[f] + (i >= n.n_layers / 2 ? LATE_BIAS : 0);
                 for (uint32_t t = 0; t < facts[f].n_tokens; t++)
-                    memcpy(&plane[slot++], &biases[f], sizeof biases[f]);
+                    memcpy(&plane[slot++], &bias, sizeof bias);
+            }
         }
     }
     return kept_session_write(session, store->meta, 0, session->facts->words,
                               region_bytes(session, store->meta), err);
+}
+
+/* The furthest fact first, with the sinks before it. */
+static kept_status inject_all(struct kept_session *session, const struct kept_fact_rows *facts,
+                              uint32_t n, struct injection *to, struct kept_error *err)
+{
+    struct sizes size = sizes_of(session);
+    int32_t end = (int32_t)session->position - (int32_t)session->plan->facts.gap;
+    struct kept_fact_rows sinks = {.n_tokens = KEPT_FACT_SINKS, .k = session->facts->sink_rows};
+    sinks.v = sinks.k + (size_t)size.n_layers * KEPT_FACT_SINKS * size.row;
+    kept_status status = KEPT_OK;
+    for (uint32_t f = n; f-- > 0 && status == KEPT_OK;) {
+        uint32_t before = f + 1 == n ? KEPT_FACT_SINKS : 0, rows = before + facts[f].n_tokens;
+        if (before)
+            place_rows(session, &sinks, 0);
+        place_rows(session, &facts[f], before);
+        status = run_injection(session, to, rows, end - (int32_t)(f * STEP + rows), err);
+    }
+    return status;
 }
 
 kept_status kept_session_fact_inject(struct kept_session *session,
@@ -404,7 +432,6 @@ kept_status kept_session_fact_inject(struct kept_session *session,
     kept_status status = check_facts(session, err);
     struct sizes size = sizes_of(session);
     const struct kept_facts_plan *planned = &session->plan->facts;
-    uint32_t longest = 0;
     if (status != KEPT_OK)
         return status;
     session->facts->slots = 0;
@@ -414,24 +441,13 @@ kept_status kept_session_fact_inject(struct kept_session *session,
     if (n > planned->top || !session->facts->has_sinks)
         return kept_fail(err, KEPT_E_ARGUMENT, "%u facts to read, the plan has room for %u", n,
                          planned->top);
-    for (uint32_t f = 0; f < n; f++)
-        longest = facts[f].n_tokens > longest ? facts[f].n_tokens : longest;
     int32_t *shifts = kept_alloc((size_t)size.n_layers * size.n_kv * sizeof *shifts);
     if (!shifts)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to read facts");
-    struct kept_fact_rows sinks = {.n_tokens = KEPT_FACT_SINKS, .k = session->facts->sink_rows};
-    sinks.v = sinks.k + (size_t)size.n_layers * KEPT_FACT_SINKS * size.row;
     struct injection to = {.shifts = shifts};
-    to.first = (int32_t)session->position - (int32_t)(planned->gap + KEPT_FACT_SINKS + longest);
     status = read_shifts(session, shifts, err);
-    for (uint32_t f = 0; f < n && status == KEPT_OK; f++) {
-        uint32_t before = f == 0 ? KEPT_FACT_SINKS : 0;
-        if (before)
-            place_rows(session, &sinks, 0);
-        place_rows(session, &facts[f], before);
-        status = run_injection(session, &to, before + facts[f].n_tokens,
-                               to.first + (int32_t)(KEPT_FACT_SINKS - before), err);
-    }
+    if (status == KEPT_OK)
+        status = inject_all(session, facts, n, &to, err);
     if (status == KEPT_OK)
         status = write_biases(session, facts, biases, n, err);
     if (status == KEPT_OK)

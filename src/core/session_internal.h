@@ -115,8 +115,9 @@ kept_status kept_session_fact_hidden(struct kept_session *session, const int32_t
 /* The rest of the layers of the same tokens, and their keys and values; room is the caller's. */
 kept_status kept_session_fact_rows(struct kept_session *session, struct kept_fact_rows *out,
                                    struct kept_error *err);
-/* What the session reads from its next evaluation on: sinks and facts, all facts at the same
- * positions, the plan's gap before the session's position; biases [n]. n 0: nothing. */
+/* What the session reads from its next evaluation on: facts, the best first, which stands the
+ * plan's gap before the session's position, the others further away; sinks before them all; biases
+ * [n]. n 0: nothing. */
 kept_status kept_session_fact_inject(struct kept_session *session,
                                      const struct kept_fact_rows *facts, const float *biases,
                                      uint32_t n, struct kept_error *err);

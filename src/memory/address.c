@@ -143,7 +143,7 @@ kept_status kept_address_weigh(const float *const *addresses, uint32_t n, const 
                   : kept_fail(err, KEPT_E_ARGUMENT, "addresses of %u facts are no numbers", n);
 }
 
-#define BIAS_SHARE 2.0 /* of the logarithm of the ratio of weights */
+#define BIAS_SHARE 1.0 /* of the logarithm of the ratio of weights */
 
 float kept_address_bias(float weight, float best_weight)
 {
