@@ -32,7 +32,7 @@ typedef struct kept_facts kept_facts;
 #define KEPT_FACT_MAX_TOKENS 60u /* of one fact */
 #define KEPT_FACTS_MAX_TOP   8u  /* facts read at once */
 #define KEPT_FACTS_SCOPE     0.25f
-#define KEPT_FACTS_GAP       64u  /* positions between a fact and the prompt */
+#define KEPT_FACTS_GAP       128u /* positions between a fact and the prompt */
 #define KEPT_FACT_ID_BYTES   128u /* the longest id or tag, its NUL included */
 
 struct kept_facts_open_params {
