@@ -1,7 +1,7 @@
 """Commands, options, their values and their help."""
 from harness import *
 
-COMMANDS = ["run", "chat", "plan", "devices", "inspect", "tokenize", "eval", "fit", "selftest"]
+COMMANDS = ["run", "chat", "plan", "devices", "inspect", "tokenize", "eval", "fit", "facts", "selftest"]
 
 rc, out, err = kept("--help")
 check(rc == 0 and all(f"kept {c}" in out for c in COMMANDS), "--help lists the commands")
@@ -30,13 +30,11 @@ for option, value in [("-n", "many"), ("-n", "-1"), ("--context", "0"), ("--cont
                       ("--memory", "-1MiB"), ("--memory", "5QiB"), ("--seed", "99999999999999999999"),
                       ("--chunk", ""), ("--log-level", "loud"), ("--stop", ""), ("--threads", "4096")]:
     fails(2, "run", LLAMA, "-p", "a", option, value, says=[f"'{value}'"] if value else [])
-for option, value in [("--facts", "store"), ("--activations", "q8")]:
-    fails(2, "run", LLAMA, "-p", "a", option, value, says=[option, "not available in this version"])
+fails(2, "run", LLAMA, "-p", "a", "--activations", "q8", says=["--activations", "not available in this version"])
 fails(2, "run", LLAMA, "-p", "a", "--device", "gpu", says=["'gpu'"])
 fails(2, "run", LLAMA, "-p", "a", "--device", "cpu,cpu", says=["more than one device"])
 fails(5, "run", LLAMA, "-p", "a", "--device", "vulkan:15", says=["vulkan:15"])
 fails(2, "eval", "fun", LLAMA, "-f", LLAMA, says=["'fun'"])
-fails(2, "eval", "facts", LLAMA, "-f", LLAMA, says=["not available in this version"])
 fails(2, "eval", "needle", LLAMA, "-f", LLAMA, "--sweep", says=["--sweep", "needle"])
 
 # Forms of the same thing.

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat_facts.h"
 #include "commands.h"
 #include "conversation.h"
 #include "generate.h"
@@ -145,6 +146,22 @@ static kept_status do_load(struct chat *chat, const char *text, struct kept_erro
     return status;
 }
 
+static kept_status do_remember(struct chat *chat, const char *text, struct kept_error *err)
+{
+    return cli_chat_remember(&chat->engine, text, err);
+}
+
+static kept_status do_forget(struct chat *chat, const char *text, struct kept_error *err)
+{
+    return cli_chat_forget(&chat->engine, text, err);
+}
+
+static kept_status do_facts(struct chat *chat, const char *text, struct kept_error *err)
+{
+    (void)text;
+    return cli_chat_facts(&chat->engine, err);
+}
+
 static kept_status do_exit(struct chat *chat, const char *text, struct kept_error *err)
 {
     (void)text;
@@ -163,6 +180,10 @@ static const struct slash {
     {"/plan", "", "the memory plan", do_plan},
     {"/memory", " [FILE]", "what is used of it; associative memory as a picture (SVG) in FILE",
      do_memory},
+    {"/remember", " [#TAG] TEXT", "write a fact to --facts, in place of what had the tag",
+     do_remember},
+    {"/forget", " #TAG|ID|TEXT", "forget a fact", do_forget},
+    {"/facts", "", "list them", do_facts},
     {"/reset", "", "begin anew", do_reset},
     {"/system", " TEXT", "set the system message and begin anew", do_system},
     {"/save", " FILE", "save the conversation", do_save},
@@ -174,13 +195,13 @@ static const struct slash {
 
 static kept_status do_help(struct chat *chat, const char *text, struct kept_error *err)
 {
-    char left[32];
+    char left[40];
     (void)chat;
     (void)text;
     (void)err;
     for (size_t i = 0; i < N_SLASHES; i++) {
         snprintf(left, sizeof left, "%s%s", slashes[i].name, slashes[i].args);
-        printf("  %-15s %s\n", left, slashes[i].help);
+        printf("  %-22s %s\n", left, slashes[i].help);
     }
     puts("Ctrl-C stops an answer.");
     return KEPT_OK;
@@ -230,6 +251,7 @@ static kept_status turn(struct chat *chat, const char *line, struct kept_error *
             cli_add_turn(&chat->engine, n_before ? NULL : chat->system, &text, &chat->tokens, err);
     if (status == KEPT_OK)
         status = cli_check_room(&chat->engine, n_before, chat->tokens.n, err);
+    answer.query = text.bytes;
     if (status == KEPT_OK)
         status = cli_generate(&chat->engine, &chat->tokens, chat->sampler, &answer, err);
     if (status == KEPT_OK)

@@ -13,6 +13,7 @@
 
 #include "commands.h"
 #include "engine.h"
+#include "eval_facts.h"
 #include "eval_kl.h"
 #include "eval_needle.h"
 #include "eval_score.h"
@@ -235,17 +236,22 @@ static kept_status run_logits(struct job *job, struct kept_error *err)
 
 static kept_status run(struct job *job, const char *what, struct kept_error *err)
 {
-    static const char *const names[] = {"ppl", "kl", "copy", "needle", "logits", NULL};
+    static const char *const names[] = {"ppl", "kl", "copy", "needle", "facts", "logits", NULL};
     const struct cli_settings *settings = job->engine.settings;
     bool kl = strcmp(what, "kl") == 0, copy = strcmp(what, "copy") == 0;
+    bool facts = strcmp(what, "facts") == 0;
     const char *const *name = names;
     while (*name && strcmp(*name, what) != 0)
         name++;
     if (!*name)
         return cli_fail(err, KEPT_E_ARGUMENT,
-                        strcmp(what, "facts") == 0
-                            ? "'eval %s' is not available in this version"
-                            : "eval has no '%.60s': ppl, kl, copy and needle are what it measures",
+                        "eval has no '%.60s': ppl, kl, copy, needle and facts are what it measures",
+                        what);
+    if (!facts && (settings->facts.store || settings->facts.add || settings->facts.ordinary ||
+                   settings->facts.payload != CLI_NO_LIMIT))
+        return cli_fail(err, KEPT_E_ARGUMENT,
+                        "--facts, --add, --ordinary and --payload go with eval facts, not with "
+                        "eval %s",
                         what);
     if (settings->sweep && !kl && !copy)
         return cli_fail(err, KEPT_E_ARGUMENT, "--sweep goes with eval kl, not with eval %s", what);
@@ -255,6 +261,7 @@ static kept_status run(struct job *job, const char *what, struct kept_error *err
     job->n_vocab = kept_model_info(job->engine.model)->n_vocab;
     return settings->sweep               ? cli_eval_sweep(&job->engine, err)
            : kl || copy                  ? cli_eval_kl(&job->engine, copy, err)
+           : facts                       ? cli_eval_facts(&job->engine, err)
            : strcmp(what, "needle") == 0 ? cli_eval_needle(&job->engine, err)
            : strcmp(what, "ppl") == 0    ? run_perplexity(job, err)
                                          : run_logits(job, err);

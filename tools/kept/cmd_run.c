@@ -55,6 +55,7 @@ static kept_status answer(struct job *job, struct kept_error *err)
         status = go_on(job, &n_before, err);
     if (status == KEPT_OK)
         status = cli_check_room(&job->engine, n_before, job->tokens.n, err);
+    job->answer.query = job->prompt.bytes;
     if (status == KEPT_OK)
         status = cli_generate(&job->engine, &job->tokens, job->sampler, &job->answer, err);
     if (status == KEPT_OK && job->engine.settings->memory_svg)

@@ -13,6 +13,7 @@ enum cli_exit cli_inspect(const struct cli_settings *settings);
 enum cli_exit cli_tokenize(const struct cli_settings *settings);
 enum cli_exit cli_eval(const struct cli_settings *settings);
 enum cli_exit cli_fit(const struct cli_settings *settings);
+enum cli_exit cli_facts(const struct cli_settings *settings);
 enum cli_exit cli_selftest(const struct cli_settings *settings);
 
 #endif

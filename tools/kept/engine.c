@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "facts_use.h"
 #include "fail.h"
 #include "json_out.h"
 #include "past.h"
@@ -15,11 +16,13 @@ kept_status cli_engine_model(struct cli_engine *engine, const struct cli_setting
     engine->settings = settings;
     engine->log = cli_log(settings);
     engine->begin_ns = cli_now_ns();
-    const char *path = settings->args[settings->n_args - 1];
+    const char *path = settings->model ? settings->model : settings->args[settings->n_args - 1];
     kept_status status = kept_model_open(path, &engine->log, &engine->model, err);
     if (status == KEPT_OK)
         engine->tokenizer = kept_model_tokenizer(engine->model);
-    return status == KEPT_OK ? cli_past_open(engine, err) : status;
+    if (status == KEPT_OK)
+        status = cli_past_open(engine, err);
+    return status == KEPT_OK ? cli_facts_open(engine, err) : status;
 }
 
 kept_status cli_engine_device(struct cli_engine *engine, struct kept_error *err)
@@ -51,6 +54,7 @@ struct kept_plan_params cli_engine_params(const struct cli_engine *engine, uint3
                                       .memory_bytes = settings->memory_bytes,
                                       .margin_bytes = settings->margin_bytes};
     cli_past_params(engine, &params);
+    cli_facts_params(engine, &params);
     return params;
 }
 
@@ -68,6 +72,7 @@ kept_status cli_engine_replan(struct cli_engine *engine, const struct kept_plan_
                               struct kept_error *err)
 {
     cli_interrupt_session(NULL);
+    cli_facts_detach(engine);
     kept_session_destroy(&engine->session);
     kept_plan_destroy(&engine->plan);
     kept_status status =
@@ -102,7 +107,9 @@ kept_status cli_engine_load(struct cli_engine *engine, struct kept_error *err)
     cli_interrupt_session(engine->session);
     if (status == KEPT_OK && cli_interrupted())
         status = cli_fail(err, KEPT_E_CANCELLED, "cancelled while loading");
-    return status == KEPT_OK ? cli_past_check(engine, err) : status;
+    if (status == KEPT_OK)
+        status = cli_past_check(engine, err);
+    return status == KEPT_OK ? cli_facts_attach(engine, err) : status;
 }
 
 uint64_t cli_slots_per_head(const struct cli_engine *engine, const struct kept_slot_counts *counts)
@@ -134,6 +141,7 @@ void cli_engine_finish(struct cli_engine *engine)
 {
     cli_interrupt_session(NULL);
     cli_progress_end();
+    cli_facts_close(engine);
     kept_session_destroy(&engine->session);
     kept_plan_destroy(&engine->plan);
     kept_device_destroy(&engine->device);

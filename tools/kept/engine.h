@@ -17,6 +17,10 @@ struct cli_engine {
     struct kept_profile profile;
     kept_plan *plan;
     kept_session *session;
+    kept_facts *facts;  /* NULL: none (facts_use.h) */
+    uint32_t facts_max; /* planned; 0: no store was asked for, or it cannot be used */
+    bool facts_writable, facts_attached;
+    char facts_warning[504]; /* why it is not used; "" when it is */
     uint64_t begin_ns;
 };
 

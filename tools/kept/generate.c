@@ -17,6 +17,8 @@
 #include "json_out.h"
 #include "terminal.h"
 
+#define READ_EVERY 32u /* generated tokens */
+
 struct writer {
     const struct cli_engine *engine;
     const struct cli_texts *stops;
@@ -124,6 +126,8 @@ static kept_status prefill(struct cli_engine *engine, const struct cli_tokens *t
     kept_status status =
         kept_session_reuse(engine->session, tokens->ids, (uint32_t)tokens->n, &reused, err);
     if (status == KEPT_OK)
+        status = out->query ? cli_facts_read(engine, out->query, false, &out->facts, err) : status;
+    if (status == KEPT_OK)
         status = eval(engine, tokens->ids + reused, tokens->n - reused, err);
     kept_sampler_reset(sampler);
     for (size_t i = 0; i < tokens->n; i++)
@@ -131,6 +135,20 @@ static kept_status prefill(struct cli_engine *engine, const struct cli_tokens *t
     out->prompt_tokens = (uint32_t)tokens->n;
     out->reused_tokens = reused;
     out->prefill_ns = cli_now_ns() - begin_ns;
+    return status;
+}
+
+/* Evaluates a generated token; every READ_EVERY of them, facts are looked for by what was said
+ * last. */
+static kept_status go_on(struct cli_engine *engine, int32_t token, struct cli_answer *out,
+                         struct kept_error *err)
+{
+    kept_status status = KEPT_OK;
+    if (out->query && out->ids.n % READ_EVERY == 0)
+        status = cli_facts_read_tail(engine, &out->ids, &out->facts, err);
+    if (status == KEPT_OK)
+        status = eval(engine, &token, 1, err);
+    out->evaluated += status == KEPT_OK;
     return status;
 }
 
@@ -169,8 +187,7 @@ static kept_status decode(struct cli_engine *engine, struct cli_tokens *tokens,
         else if (cli_interrupted())
             out->finish = "cancelled";
         else if (status == KEPT_OK) {
-            status = eval(engine, &token, 1, err);
-            out->evaluated += status == KEPT_OK;
+            status = go_on(engine, token, out, err);
         }
     }
     return status;
@@ -209,6 +226,7 @@ void cli_answer_finish(struct cli_answer *answer)
 {
     cli_tokens_finish(&answer->ids);
     cli_buffer_finish(&answer->text);
+    cli_facts_used_finish(&answer->facts);
 }
 
 kept_status cli_sampler(const struct cli_engine *engine, kept_sampler **out, uint64_t *seed,
@@ -234,6 +252,18 @@ static double per_second(uint64_t n, uint64_t ns)
     return ns ? (double)n * 1e9 / (double)ns : 0;
 }
 
+/* How well the prompt matched, and what is wrong with the store. */
+static void add_facts(const struct cli_engine *engine, const struct cli_facts_used *used,
+                      json_t *to)
+{
+    if (used->read) {
+        json_object_set_new(to, "facts_weight", json_real((double)used->scope.weight));
+        json_object_set_new(to, "facts_residual", json_real((double)used->scope.residual));
+    }
+    if (engine->facts_warning[0])
+        json_object_set_new(to, "facts_warning", cli_json_text(engine->facts_warning, SIZE_MAX));
+}
+
 json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer *answer)
 {
     const struct kept_model_info *model = kept_model_info(engine->model);
@@ -252,7 +282,7 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
                   "tokens", ids, "text", cli_json_text(answer->text.bytes, answer->text.n),
                   "finish_reason", answer->finish, "seed", (json_int_t)answer->seed);
     json_t *figures =
-        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "load_s",
+        json_pack("{s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "load_s",
                   (double)stats.load_ns / 1e9, "first_token_s",
                   (double)answer->first_token_ns / 1e9, "prefill_tps",
                   per_second(answer->prompt_tokens - answer->reused_tokens, answer->prefill_ns),
@@ -262,7 +292,10 @@ json_t *cli_answer_json(const struct cli_engine *engine, const struct cli_answer
                   (json_int_t)position, "kv_slots_live",
                   (json_int_t)cli_slots_per_head(engine, &answer->slots), "evicted",
                   (json_int_t)answer->slots.evicted, "merged", (json_int_t)answer->slots.merged,
-                  "consolidated", (json_int_t)answer->slots.consolidated, "facts_used", 0);
+                  "consolidated", (json_int_t)answer->slots.consolidated, "facts_used",
+                  cli_facts_used_json(&answer->facts));
+    if (figures)
+        add_facts(engine, &answer->facts, figures);
     if (object && figures)
         json_object_update(object, figures);
     json_decref(figures);
@@ -294,6 +327,7 @@ void cli_answer_note(const struct cli_engine *engine, const struct cli_answer *a
         cli_bytes(planned, stats.planned_bytes),
         stats.planned_bytes == stats.actual_bytes ? "= planned" : "planned, actual",
         stats.planned_bytes == stats.actual_bytes ? "" : cli_bytes(actual, stats.actual_bytes));
+    cli_facts_used_note(engine, &answer->facts);
     if (kept_plan_info(engine->plan)->memory_slots)
         note_memory(engine, &answer->slots);
     else if (kept_plan_info(engine->plan)->retains)

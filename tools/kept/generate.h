@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "engine.h"
+#include "facts_use.h"
 
 struct cli_answer {
     struct cli_tokens ids;  /* generated, without the token that ended the answer */
@@ -15,6 +15,8 @@ struct cli_answer {
     uint64_t first_token_ns; /* from the program's start (chat: from the question) */
     uint64_t prefill_ns, decode_ns;
     uint64_t seed;
+    const char *query; /* what facts are looked for by: the user's text; NULL: none */
+    struct cli_facts_used facts;
     struct kept_slot_counts slots; /* live when the answer ended */
 };
 

@@ -3,10 +3,12 @@
  * own. */
 #include "option_table.h"
 
+#include "kept/facts.h"
+
 #define AT(field)  offsetof(struct cli_settings, field)
 #define MODEL_RUNS (CLI_RUN | CLI_CHAT | CLI_EVAL)
 #define PLANS      (MODEL_RUNS | CLI_PLAN)
-#define LOADS      (PLANS | CLI_FIT)
+#define LOADS      (PLANS | CLI_FIT | CLI_FACTS)
 #define GENERATES  (CLI_RUN | CLI_CHAT)
 
 /* clang-format off */
@@ -60,10 +62,35 @@ const struct cli_option cli_option_table[] = {
     { "assoc-form", 0, CLI_WORD, PLANS, AT(past.assoc_form), "kept|published",
       "with counts and mean positions, or as published (kept)", .words = "kept published" },
 
+    /* episodic memory */
+    { "facts", 0, CLI_TEXT, PLANS, AT(facts.store), "STORE",
+      "facts to answer from (see 'kept facts --help')" },
+    { "facts-top", 0, CLI_COUNT, PLANS | CLI_FACTS, AT(facts.top), "K",
+      "facts read at once, 1 to 8 (1)", .low = 1, .high = KEPT_FACTS_MAX_TOP },
+    { "facts-scope", 0, CLI_REAL, PLANS | CLI_FACTS, AT(facts.scope), "W",
+      "least weight at which facts are read (0.25)", .high = 1000 },
+    { "facts-gap", 0, CLI_COUNT, PLANS, AT(facts.gap), "N",
+      "positions between facts and the prompt (64)", .low = 1, .high = 65536 },
+    { "facts-max", 0, CLI_NUMBER, PLANS | CLI_FACTS, AT(facts.max), "N",
+      "facts to plan room for (those of STORE and 64 more, at least 256)",
+      .low = 1, .high = 1 << 24 },
+    { "model", 'm', CLI_TEXT, CLI_FACTS, AT(model), "MODEL",
+      "add, search: the model that the facts are for" },
+    { "text", 0, CLI_LIST, CLI_FACTS, AT(facts.texts), "TEXT",
+      "add: the fact; forget: that of exactly this text" },
+    { "tag", 0, CLI_LIST, CLI_FACTS, AT(facts.tags), "TAG",
+      "add: supersedes what had this tag; forget: what has it" },
+    { "id", 0, CLI_LIST, CLI_FACTS, AT(facts.ids), "ID",
+      "add: its name (made from tag and text); forget: that fact" },
+    { "payload", 0, CLI_WORD, CLI_FACTS | CLI_EVAL, AT(facts.payload), "T",
+      "type of a new store's keys and values: f16, q8_0 (f16)", .words = "f16 q8_0" },
+
     /* prompt */
     { "prompt", 'p', CLI_TEXT, CLI_RUN | CLI_TOKENIZE, AT(prompt), "TEXT", "the text itself" },
     { "file", 'f', CLI_TEXT, CLI_RUN | CLI_TOKENIZE | CLI_EVAL, AT(file), "FILE",
       "a file with the text; - is standard input" },
+    { "file", 'f', CLI_TEXT, CLI_FACTS, AT(file), "FILE",
+      "add: JSON lines with text, or with id, tag, time too" },
     { "file", 'f', CLI_LIST, CLI_FIT, AT(files), "FILE", "a file with text; may be repeated" },
     { "system", 's', CLI_TEXT, GENERATES, AT(system), "TEXT", "the system message" },
     { "raw", 0, CLI_FLAG, CLI_RUN, AT(raw), NULL, "plain text: no chat template" },
@@ -108,6 +135,10 @@ const struct cli_option cli_option_table[] = {
       "--stream: evaluate the last N tokens one at a time (0)", .high = 1 << 28 },
     { "places", 0, CLI_COUNT, CLI_EVAL, AT(n_places), "P",
       "kl, copy, needle: at P places of the text (3)", .low = 1, .high = 64 },
+    { "add", 0, CLI_FLAG, CLI_EVAL, AT(facts.add), NULL,
+      "facts: first write those of FILE that STORE lacks" },
+    { "ordinary", 0, CLI_TEXT, CLI_EVAL, AT(facts.ordinary), "FILE",
+      "facts: sentences, one a line, that no fact should be read for" },
     { "ids", 0, CLI_TEXT, CLI_EVAL, AT(ids), "FILE", NULL },
     { "sweep", 0, CLI_FLAG, CLI_EVAL, AT(sweep), NULL,
       "kl: curves of quality against bytes: a page and its JSON" },
@@ -119,6 +150,7 @@ const struct cli_option cli_option_table[] = {
     { "out", 'o', CLI_TEXT, CLI_EVAL, AT(out), "FILE", "--sweep: the page (sweep.html)" },
     { "out", 'o', CLI_TEXT, CLI_FIT, AT(out), "FILE",
       "the sidecar (the model's path, ending in .kept)" },
+    { "out", 'o', CLI_TEXT, CLI_FACTS, AT(out), "FILE", "export: there (standard output)" },
     { "tokens", 0, CLI_COUNT, CLI_EVAL, AT(n_tokens), "N", NULL, .low = 1, .high = 1 << 28 },
     { "tokens", 0, CLI_COUNT, CLI_FIT, AT(n_tokens), "N", "tokens of a piece of text (1536)",
       .low = 1, .high = 1 << 24 },
@@ -154,11 +186,6 @@ const struct cli_option cli_option_table[] = {
       "time real shapes instead of comparing" },
 
     /* later versions */
-    { "facts", 0, CLI_ONLY, PLANS, 0, "STORE" },
-    { "facts-top", 0, CLI_ONLY, PLANS, 0, "K" },
-    { "facts-scope", 0, CLI_ONLY, PLANS, 0, "W" },
-    { "facts-gap", 0, CLI_ONLY, PLANS, 0, "N" },
-    { "facts-max", 0, CLI_ONLY, PLANS, 0, "N" },
     { "goal", 0, CLI_ONLY, PLANS, 0, "quality|speed|memory", .words = "quality" },
 
     /* output */

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kept/facts.h"
+
 #include "fail.h"
 #include "option_table.h"
 
@@ -313,14 +315,16 @@ static kept_status read_option(struct cli_settings *settings, uint32_t command_b
 static void set_defaults(struct cli_settings *settings)
 {
     const char *command = settings->command;
-    *settings = (struct cli_settings){.command = command,
-                                      .log_level = KEPT_LOG_WARN,
-                                      .n_predict = CLI_NO_LIMIT,
-                                      .temperature = 0.8,
-                                      .top_k = 40,
-                                      .top_p = 0.95,
-                                      .min_p = 0.05,
-                                      .repeat_penalty = 1.0};
+    *settings =
+        (struct cli_settings){.command = command,
+                              .log_level = KEPT_LOG_WARN,
+                              .n_predict = CLI_NO_LIMIT,
+                              .temperature = 0.8,
+                              .top_k = 40,
+                              .top_p = 0.95,
+                              .min_p = 0.05,
+                              .repeat_penalty = 1.0,
+                              .facts = {.scope = KEPT_FACTS_SCOPE, .payload = CLI_NO_LIMIT}};
 }
 
 size_t cli_budget_read(const char *text, struct cli_budget *out)

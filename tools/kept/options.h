@@ -20,7 +20,8 @@ enum cli_command_bit {
     CLI_EVAL = 1 << 6,
     CLI_SELFTEST = 1 << 7,
     CLI_FIT = 1 << 8,
-    CLI_ALL = (1 << 9) - 1
+    CLI_FACTS = 1 << 9,
+    CLI_ALL = (1 << 10) - 1
 };
 
 /* Sets defaults, then reads argv[0 … argc-1] (what follows the command's name).

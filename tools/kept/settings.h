@@ -43,10 +43,23 @@ struct cli_past {
     const char *sidecar;
 };
 
+/* Episodic memory: which store, and how it is read. */
+struct cli_fact_options {
+    const char *store;
+    uint32_t top, gap; /* 0: default */
+    double scope;
+    struct cli_number max;
+    uint32_t payload; /* of a new store, enum kept_slot_type; CLI_NO_LIMIT: not given */
+    struct cli_texts texts, tags, ids; /* kept facts add and forget */
+    bool add;                          /* eval facts: writes what the store lacks */
+    const char *ordinary;              /* eval facts: sentences that no fact answers */
+};
+
 struct cli_settings {
     const char *command;
-    const char *args[2]; /* what stands without an option name: MODEL, or WHAT MODEL */
+    const char *args[3]; /* what stands without an option name: MODEL, or WHAT MODEL … */
     uint32_t n_args;
+    const char *model; /* --model, where no argument is the model */
 
     /* output */
     bool json, quiet, help;
@@ -58,6 +71,7 @@ struct cli_settings {
     uint32_t context, chunk, threads;    /* 0: default */
 
     struct cli_past past;
+    struct cli_fact_options facts;
 
     /* prompt */
     struct cli_texts files; /* fit */

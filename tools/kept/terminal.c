@@ -153,6 +153,19 @@ void cli_note(const struct cli_settings *settings, const char *fmt, ...)
     fputc('\n', stderr);
 }
 
+void cli_warn(const struct cli_settings *settings, const char *fmt, ...)
+{
+    va_list args;
+    if (settings->quiet)
+        return;
+    cli_progress_end();
+    fputs("kept: warning: ", stderr);
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
 static void write_log(void *user, enum kept_log_level level, const char *text)
 {
     static const char *const names[] = {"", "error", "warning", "info", "debug"};

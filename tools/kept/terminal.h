@@ -28,6 +28,9 @@ void cli_progress_end(void);
  * --quiet or --json. */
 void cli_note(const struct cli_settings *settings, const char *fmt, ...) KEPT_PRINTF(2, 3);
 
+/* "kept: warning: …" on standard error, unless --quiet: what goes on, but not as was asked. */
+void cli_warn(const struct cli_settings *settings, const char *fmt, ...) KEPT_PRINTF(2, 3);
+
 /* The library's messages on standard error, at the level asked for. */
 struct kept_log cli_log(const struct cli_settings *settings);
 
