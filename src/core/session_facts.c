@@ -45,10 +45,6 @@ static uint64_t words_bytes(const struct kept_session *session)
     return most;
 }
 
-/* Added to the scores of facts in the later half of the layers: what a fact says weighs more there
- * (docs/measuring.md). */
-#define LATE_BIAS 1.0f
-
 #define ROPE_ROWS KEPT_FACT_ROWS /* positions of facts while they are evaluated */
 
 static uint64_t rope_bytes(const struct kept_rope *rope)
@@ -396,9 +392,8 @@ static kept_status write_biases(struct kept_session *session, const struct kept_
         for (uint32_t h = 0; h < n.n_kv; h++) {
             uint32_t slot = h * store->extent + KEPT_FACT_SINKS;
             for (uint32_t f = n_facts; f-- > 0;) {
-                float bias = biases[f] + (i >= n.n_layers / 2 ? LATE_BIAS : 0);
                 for (uint32_t t = 0; t < facts[f].n_tokens; t++)
-                    memcpy(&plane[slot++], &bias, sizeof bias);
+                    memcpy(&plane[slot++], &biases[f], sizeof biases[f]);
             }
         }
     }

@@ -143,11 +143,14 @@ kept_status kept_address_weigh(const float *const *addresses, uint32_t n, const 
                   : kept_fail(err, KEPT_E_ARGUMENT, "addresses of %u facts are no numbers", n);
 }
 
-#define BIAS_SHARE 1.0 /* of the logarithm of the ratio of weights */
+#define FACT_BIAS  1.0f /* what is read is attended more than its like in the prompt */
+#define BIAS_SHARE 1.0  /* of the logarithm of the ratio of weights */
+#define LEAST_BIAS -30.0f
 
 float kept_address_bias(float weight, float best_weight)
 {
     if (!(weight < best_weight))
-        return 0;
-    return weight > 0 ? (float)(BIAS_SHARE * log((double)weight / (double)best_weight)) : -30.0f;
+        return FACT_BIAS;
+    return weight > 0 ? FACT_BIAS + (float)(BIAS_SHARE * log((double)weight / (double)best_weight))
+                      : LEAST_BIAS;
 }

@@ -41,8 +41,8 @@ kept_status kept_address_weigh(const float *const *addresses, uint32_t n, const 
                                const float *query, uint32_t k, struct kept_address_match *out,
                                struct kept_error *err);
 
-/* What is added to the scores of a fact's slots when several are read together: the further its
- * weight is below the best one's, the less. */
+/* What is added to the scores of a fact's slots: more for the best one than a token of the prompt
+ * has, less for others the further their weight is below the best (docs/measuring.md). */
 float kept_address_bias(float weight, float best_weight);
 
 #endif
