@@ -1,6 +1,6 @@
-/* core/facts_text.c: the text that a model's statistics for addresses are made of: ordinary prose,
- * in the public domain. Changing it changes addresses of stores made from then on only: a store
- * keeps its statistics. */
+/* core/facts_text.c: the text that a model's statistics for addresses are made of: plain sentences
+ * of many kinds, some after old books. Changing it changes the addresses of stores made from then
+ * on only: a store keeps its statistics. */
 #include "core/facts_internal.h"
 
 const char kept_facts_plain_text[] =

@@ -144,7 +144,7 @@ kept_status kept_address_weigh(const float *const *addresses, uint32_t n, const 
 }
 
 #define FACT_BIAS  1.0f /* what is read is attended more than its like in the prompt */
-#define BIAS_SHARE 1.0  /* of the logarithm of the ratio of weights */
+#define BIAS_SHARE 0.5  /* of the logarithm of the ratio of weights */
 #define LEAST_BIAS -30.0f
 
 float kept_address_bias(float weight, float best_weight)

@@ -66,8 +66,8 @@ def check_quality(program, device, folder, facts):
     n, good = len(facts), True
     file = lines(folder / "facts.jsonl", facts)
     for payload in ("f16", "q8_0"):
-        r = kept(program, "eval", "facts", MODEL, "--facts", folder / payload, "-f", file, "--add", "--payload", payload,
-                 "--ordinary", HERE / "ordinary.txt", "--device", device)
+        r = kept(program, "eval", "facts", MODEL, "--facts", folder / payload, "-f", file, "--add",
+                 "--payload", payload, "--ordinary", HERE / "ordinary.txt", "--device", device)
         print(f"-- {payload} payload, {n} facts, writing {r['write_eval_s'] / n * 1e3:.1f} ms a fact")
         for form, address, exact in (("query", 0.98, 0.90), ("paraphrase", 0.95, 0.70)):
             good &= at_least(f"{form}: address", r["address_top1"][form], address, n)
@@ -95,8 +95,8 @@ def check_forgetting(program, device, folder, facts, n_gone):
     gone, stay = facts[:n_gone], facts[n_gone:]
     fixed = [{"id": f["id"], "text": f["text"], "time": 1} for f in facts]
     had, never = folder / "had", folder / "never"
-    kept(program, "facts", had, "add", "--model", MODEL, "-f", lines(folder / "all", fixed), "--device", device)
-    kept(program, "facts", never, "add", "--model", MODEL, "-f", lines(folder / "stay", fixed[n_gone:]), "--device", device)
+    for store, rows in ((had, fixed), (never, fixed[n_gone:])):
+        kept(program, "facts", store, "add", "--model", MODEL, "-f", lines(folder / "rows", rows), "--device", device)
     kept(program, "facts", had, "forget", *[a for f in gone for a in ("--id", f["id"])])
     kept(program, "facts", had, "compact")
     raw = had.read_bytes()
