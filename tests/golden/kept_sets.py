@@ -4,10 +4,10 @@
     kept_sets.py PROGRAM MODEL_NAME DEVICE     PROGRAM: the executable of kept_sets.c
 
 window    the same positions in every head
-expected  mean Jaccard index of the heads' sets at least 0.99, and 0.99 in nine heads of ten; of slots that both keep
-          99 % have biases within 0.05
-keydiff   mean Jaccard index at least 0.93: keys rounded to float16 turn close choices, and what one layer lost changes
-          the keys of the layers above it
+keydiff   mean Jaccard index of the heads' sets at least 0.998, and 0.98 in every head
+expected  the same; of slots that both keep 99.5 % have biases within 0.05
+
+What is left is a choice between two slots that are nearly equal; it changes what the layers above see.
 
 Needs the model in the cache (tools/check puts it there); exit code 77 where it or the device lacks.
 """
@@ -78,7 +78,7 @@ def check_biases(got, want):
     pairs = [(g[t], w[t]) for g, w in zip(got, want) for t in g.keys() & w.keys()]
     close = sum(abs(g - w) <= 0.05 for g, w in pairs) / len(pairs)
     print(f"expected: {close:.2%} of {len(pairs)} biases within 0.05")
-    return close >= 0.99 and any(w > 0.05 for _, w in pairs)
+    return close >= 0.995 and any(w > 0.05 for _, w in pairs)
 
 
 def check(golden, scorer, kept, biases):
@@ -87,13 +87,12 @@ def check(golden, scorer, kept, biases):
         print(f"{scorer}: other numbers of slots: {list(map(len, kept))}")
         return False
     shares = [jaccard(a, b) for a, b in zip(kept, want)]
-    mean, good = sum(shares) / len(shares), sum(s >= 0.99 for s in shares) / len(shares)
-    print(f"{scorer}: Jaccard mean {mean:.5f}, least {min(shares):.4f}, at least 0.99 in {good:.1%} of heads")
+    mean, close = sum(shares) / len(shares), sum(s >= 0.99 for s in shares)
+    print(f"{scorer}: Jaccard mean {mean:.5f}, least {min(shares):.4f}, 0.99 or more in {close} of {len(shares)}")
     if scorer == "window":
         return kept == want
-    if scorer == "keydiff":
-        return mean >= 0.93
-    return mean >= 0.99 and good >= 0.9 and check_biases(biases, biases_of(unpack(golden["biases"]), want))
+    good = mean >= 0.998 and min(shares) >= 0.98
+    return good and (scorer != "expected" or check_biases(biases, biases_of(unpack(golden["biases"]), want)))
 
 
 def main():
