@@ -256,15 +256,36 @@ static kept_status gather(kept_facts *facts, const struct ranking *best, uint32_
     return status;
 }
 
-static bool reads_same(const kept_facts *facts, const struct ranking *best,
-                       const struct reading *reading)
+/* Whether the session reads the best facts already. */
+static bool reads_best(const kept_facts *facts, const struct ranking *best, uint32_t top)
 {
-    if (facts->n_read != reading->n || kept_session_fact_slots(facts->session) == 0)
+    if (kept_session_fact_slots(facts->session) == 0 || facts->n_read != top || best->n < top)
         return false;
-    for (uint32_t i = 0; i < reading->n; i++)
-        if (strcmp(facts->read[i], best->near[best->order[reading->order[i]]]->fact.id) != 0)
+    for (uint32_t i = 0; i < top; i++)
+        if (strcmp(facts->read[i], best->near[best->order[i]]->fact.id) != 0)
             return false;
     return true;
+}
+
+/* What was found becomes what is read. */
+static kept_status read_found(kept_facts *facts, const struct ranking *best, uint32_t top,
+                              struct kept_fact_match *used, uint32_t *n_used,
+                              struct kept_error *err)
+{
+    struct reading reading = {.n = 0};
+    kept_status status = gather(facts, best, top, &reading, err);
+    facts->n_read = 0;
+    if (status == KEPT_OK)
+        status =
+            kept_session_fact_inject(facts->session, reading.rows, reading.biases, reading.n, err);
+    for (uint32_t i = 0; i < reading.n; i++) {
+        kept_free(reading.rows[i].k);
+        fill_match(&used[i], best, reading.order[i]);
+        memcpy(facts->read[i], used[i].id, sizeof facts->read[i]);
+    }
+    if (status == KEPT_OK)
+        facts->n_read = *n_used = reading.n;
+    return status;
 }
 
 kept_status kept_facts_read(kept_facts *facts, const struct kept_facts_read_params *params,
@@ -272,7 +293,6 @@ kept_status kept_facts_read(kept_facts *facts, const struct kept_facts_read_para
                             struct kept_fact_scope *scope, struct kept_error *err)
 {
     struct ranking best;
-    struct reading reading = {.n = 0};
     if (!params || !params->query || !used || !n_used)
         return kept_fail(err, KEPT_E_ARGUMENT, "kept_facts_read needs a query and room");
     kept_status status = kept_facts_need_session(facts, err);
@@ -290,21 +310,17 @@ kept_status kept_facts_read(kept_facts *facts, const struct kept_facts_read_para
     if (top > planned)
         return kept_fail(err, KEPT_E_ARGUMENT, "%u facts to read, the plan has room for %u", top,
                          planned);
-    if (best.scope.weight >= least)
-        status = gather(facts, &best, top, &reading, err);
-    bool stays = params->keep && (reading.n == 0 || reads_same(facts, &best, &reading));
-    if (status == KEPT_OK && !stays) {
-        status =
-            kept_session_fact_inject(facts->session, reading.rows, reading.biases, reading.n, err);
-        facts->n_read = status == KEPT_OK ? reading.n : 0;
+    bool found = best.scope.weight >= least;
+    *n_used = 0;
+    if (found && params->keep && reads_best(facts, &best, top)) {
+        for (*n_used = 0; *n_used < top; ++*n_used)
+            fill_match(&used[*n_used], &best, *n_used);
+    } else if (found) {
+        status = read_found(facts, &best, top, used, n_used, err);
+    } else if (!params->keep) {
+        kept_session_clear_facts(facts->session);
+        facts->n_read = 0;
     }
-    for (uint32_t i = 0; i < reading.n; i++) {
-        fill_match(&used[i], &best, reading.order[i]);
-        if (!stays)
-            memcpy(facts->read[i], used[i].id, sizeof facts->read[i]);
-        kept_free(reading.rows[i].k);
-    }
-    *n_used = status == KEPT_OK ? reading.n : 0;
     if (scope)
         *scope = best.scope;
     return status;
