@@ -103,17 +103,16 @@ static void row_of(sqlite3_stmt *stmt, struct store_fields *out)
     out->stats_bytes = out->stats != NULL ? (size_t)sqlite3_column_bytes(stmt, 8) : 0;
 }
 
-kept_status kept_episodes_read_bind(struct kept_episodes *store, uint32_t *n_sound,
-                                    struct kept_error *err)
+/* One of the two copies; one that cannot be read is not sound. */
+static kept_status read_copy(struct kept_episodes *store, const char *sql, uint32_t *n_sound,
+                             struct kept_error *err)
 {
     sqlite3_stmt *stmt;
-    kept_status status =
-        kept_episodes_prepare(store, "SELECT * FROM store ORDER BY copy LIMIT 2", &stmt, err);
+    kept_status status = kept_episodes_prepare(store, sql, &stmt, err);
     if (status != KEPT_OK)
         return status;
-    int rc = SQLITE_DONE;
-    *n_sound = 0;
-    while (status == KEPT_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
         struct store_fields fields;
         struct kept_episodes_bind bind;
         bool sound = false;
@@ -123,14 +122,24 @@ kept_status kept_episodes_read_bind(struct kept_episodes *store, uint32_t *n_sou
         else
             sound = bind_of(&fields, &bind) && (uint64_t)fields.sum == store->seed;
         *n_sound += sound;
-    }
-    if (status == KEPT_OK && *n_sound == 0 && rc != SQLITE_DONE)
+    } else if (rc != SQLITE_DONE) {
         status = kept_episodes_fail(store, "be read", err);
+    }
+    sqlite3_finalize(stmt);
+    return status == KEPT_E_FORMAT ? KEPT_OK : status;
+}
+
+kept_status kept_episodes_read_bind(struct kept_episodes *store, uint32_t *n_sound,
+                                    struct kept_error *err)
+{
+    *n_sound = 0;
+    kept_status status = read_copy(store, "SELECT * FROM store LIMIT 1", n_sound, err);
+    if (status == KEPT_OK)
+        status = read_copy(store, "SELECT * FROM spare LIMIT 1", n_sound, err);
     if (status == KEPT_OK && *n_sound == 0)
         status = kept_fail(err, KEPT_E_FORMAT,
                            "facts '%s': both copies of what binds it to a model are damaged",
                            store->path);
-    sqlite3_finalize(stmt);
     return status;
 }
 
@@ -171,6 +180,7 @@ static const struct {
 } schema[] = {{"by_tag", EPISODES_SQL_BY_TAG},
               {"by_text", EPISODES_SQL_BY_TEXT},
               {"episodes", EPISODES_SQL_EPISODES},
+              {"spare", EPISODES_SQL_SPARE},
               {"store", EPISODES_SQL_STORE}};
 enum { N_SCHEMA = sizeof schema / sizeof *schema };
 
@@ -230,28 +240,35 @@ static kept_status check_version(struct kept_episodes *store, struct kept_error 
 
 /* ---- making one ---- */
 
+static kept_status insert_copy(struct kept_episodes *store, const char *sql,
+                               const struct store_fields *fields, struct kept_error *err)
+{
+    sqlite3_stmt *stmt;
+    kept_status status = kept_episodes_prepare(store, sql, &stmt, err);
+    if (status != KEPT_OK)
+        return status;
+    int rc = SQLITE_OK;
+    for (int i = 0; i < 7 && rc == SQLITE_OK; i++)
+        rc = sqlite3_bind_int64(stmt, 1 + i, fields->numbers[i]);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_blob(stmt, 8, fields->stats_bytes != 0 ? fields->stats : "",
+                               (int)fields->stats_bytes, SQLITE_STATIC);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(stmt, 9, fields->sum);
+    if (rc != SQLITE_OK || sqlite3_step(stmt) != SQLITE_DONE)
+        status = kept_episodes_fail(store, "be made", err);
+    sqlite3_finalize(stmt);
+    return status;
+}
+
 static kept_status insert_bind(struct kept_episodes *store, const struct store_fields *fields,
                                struct kept_error *err)
 {
-    sqlite3_stmt *stmt;
-    kept_status status = kept_episodes_prepare(
-        store, "INSERT OR REPLACE INTO store VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)", &stmt, err);
-    for (int copy = 0; copy < EPISODES_COPIES && status == KEPT_OK; copy++) {
-        int rc = sqlite3_reset(stmt);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_bind_int64(stmt, 1, copy);
-        for (int i = 0; i < 7 && rc == SQLITE_OK; i++)
-            rc = sqlite3_bind_int64(stmt, 2 + i, fields->numbers[i]);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_bind_blob(stmt, 9, fields->stats_bytes != 0 ? fields->stats : "",
-                                   (int)fields->stats_bytes, SQLITE_STATIC);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_bind_int64(stmt, 10, fields->sum);
-        if (rc != SQLITE_OK || sqlite3_step(stmt) != SQLITE_DONE)
-            status = kept_episodes_fail(store, "be made", err);
-    }
-    sqlite3_finalize(stmt);
-    return status;
+    static const char *const sql[] = {
+        "INSERT OR REPLACE INTO store VALUES(0,?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+        "INSERT OR REPLACE INTO spare VALUES(0,?1,?2,?3,?4,?5,?6,?7,?8,?9)"};
+    kept_status status = insert_copy(store, sql[0], fields, err);
+    return status == KEPT_OK ? insert_copy(store, sql[1], fields, err) : status;
 }
 
 /* Inside a transaction that holds the lock: whether nobody was here before. */

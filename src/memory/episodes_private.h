@@ -1,9 +1,9 @@
 /* memory/episodes_private.h: what the parts of the file of episodic memory share.
  *
- * Two tables and two indices (the statements below, word for word: any other schema is refused).
- * `store` has two equal rows, copy 0 and 1, so that one damaged page does not take the binding and
- * the statistics away. `episodes` has no row numbers; its indices are of hashes, so that tags and
- * texts stand in one place each. Fields before `payload` are read without it.
+ * Three tables and two indices (the statements below, word for word: any other schema is refused).
+ * `store` and `spare` have the same row, on different pages, so that one damaged page does not take
+ * the binding and the statistics away. `episodes` has no row numbers; its indices are of hashes, so
+ * that tags and texts stand in one place each. Fields before `payload` are read without it.
  *
  * SQLite moves what stands on pages of a tree about, and copies of it can stay behind where pages
  * are not full; only the pages on which long records go on are always overwritten when they are
@@ -24,14 +24,15 @@
 #define EPISODES_VERSION     1
 #define EPISODES_PAGE        4096u
 #define EPISODES_ROOM        1004
-#define EPISODES_COPIES      2                   /* rows of the table store */
 #define EPISODES_MAX_BYTES   ((size_t)512 << 20) /* of one payload */
 
-#define EPISODES_SQL_STORE                                                                  \
-    "CREATE TABLE store(copy INTEGER PRIMARY KEY,header_hash INTEGER NOT NULL,"             \
-    "model_hash INTEGER NOT NULL,n_embd INTEGER NOT NULL,n_layers INTEGER NOT NULL,"        \
-    "kv_row INTEGER NOT NULL,address_layer INTEGER NOT NULL,payload_type INTEGER NOT NULL," \
-    "stats BLOB NOT NULL,sum INTEGER NOT NULL)"
+#define EPISODES_BIND_COLUMNS                                                             \
+    "(copy INTEGER PRIMARY KEY,header_hash INTEGER NOT NULL,model_hash INTEGER NOT NULL," \
+    "n_embd INTEGER NOT NULL,n_layers INTEGER NOT NULL,kv_row INTEGER NOT NULL,"          \
+    "address_layer INTEGER NOT NULL,payload_type INTEGER NOT NULL,stats BLOB NOT NULL,"   \
+    "sum INTEGER NOT NULL)"
+#define EPISODES_SQL_STORE "CREATE TABLE store" EPISODES_BIND_COLUMNS
+#define EPISODES_SQL_SPARE "CREATE TABLE spare" EPISODES_BIND_COLUMNS
 #define EPISODES_SQL_EPISODES                                                                   \
     "CREATE TABLE episodes(id TEXT NOT NULL PRIMARY KEY,room BLOB NOT NULL,"                    \
     "sum INTEGER NOT NULL,payload_sum INTEGER NOT NULL,time INTEGER NOT NULL,n_tokens INTEGER " \
@@ -43,7 +44,7 @@
 
 enum { STORE_COLUMNS = 10, EPISODE_COLUMNS = 12 };
 
-/* A row of `store`, from SQLite or from a page. */
+/* The row of `store` or `spare`, from SQLite or from a page. */
 struct store_fields {
     int64_t numbers[7]; /* header_hash … payload_type */
     const void *stats;
@@ -107,7 +108,7 @@ kept_status kept_episodes_create(struct kept_episodes *store, const struct kept_
 kept_status kept_episodes_take(struct kept_episodes *store, const struct store_fields *fields,
                                bool *sound, struct kept_error *err);
 
-/* Reads the table `store`: takes the first sound copy, counts those equal to it. */
+/* Takes over the first sound row of `store` and `spare`; counts those equal to it. */
 kept_status kept_episodes_read_bind(struct kept_episodes *store, uint32_t *n_sound,
                                     struct kept_error *err);
 /* The same where there were no statistics yet. */
