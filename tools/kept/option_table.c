@@ -70,7 +70,7 @@ const struct cli_option cli_option_table[] = {
     { "facts-scope", 0, CLI_REAL, PLANS | CLI_FACTS, AT(facts.scope), "W",
       "least weight at which facts are read (0.25)", .high = 1000 },
     { "facts-gap", 0, CLI_COUNT, PLANS, AT(facts.gap), "N",
-      "positions between facts and the prompt (64)", .low = 1, .high = 65536 },
+      "positions between facts and the prompt (128)", .low = 1, .high = 65536 },
     { "facts-max", 0, CLI_NUMBER, PLANS | CLI_FACTS, AT(facts.max), "N",
       "facts to plan room for (those of STORE and 64 more, at least 256)",
       .low = 1, .high = 1 << 24 },
