@@ -104,7 +104,8 @@ KEPT_API kept_status kept_facts_repair(const char *path, kept_fact_damage_fn fn,
 /* Makes ready for writing and reading with this session, whose plan has facts: statistics of the
  * model where the file has none yet (a second of evaluation), addresses to the device.
  * KEPT_E_BUDGET: more facts than the plan has room for. KEPT_E_MISMATCH: other weights. The session
- * outlives the store, or is detached by attaching NULL. */
+ * outlives the store, or is detached by attaching NULL. A session has one store at a time: of one
+ * that another was attached after, writing and reading are KEPT_E_STATE. */
 KEPT_API kept_status kept_facts_attach(kept_facts *facts, kept_session *session,
                                        struct kept_error *err);
 
@@ -119,9 +120,10 @@ struct kept_facts_written {
     uint64_t eval_ns, commit_ns; /* evaluating; encoding and the file */
     char id[KEPT_FACT_ID_BYTES]; /* of the last one */
 };
-/* Writes facts in one transaction: all or none. The session's own past is untouched. KEPT_E_PROMPT:
- * a text that is empty, no UTF-8, or longer than KEPT_FACT_MAX_TOKENS. KEPT_E_BUDGET: no room in
- * the plan. KEPT_E_CANCELLED by progress (may be NULL) or kept_session_cancel: none was written. */
+/* Writes facts in one transaction: all or none; what they supersede is no longer read. The
+ * session's own past is untouched. KEPT_E_PROMPT: a text that is empty, no UTF-8, or longer than
+ * KEPT_FACT_MAX_TOKENS. KEPT_E_BUDGET: no room in the plan. KEPT_E_CANCELLED by progress (may be
+ * NULL) or kept_session_cancel: none was written. */
 KEPT_API kept_status kept_facts_write(kept_facts *facts, const struct kept_fact_input *inputs,
                                       uint32_t n_inputs, kept_progress_fn progress, void *user,
                                       struct kept_facts_written *out, struct kept_error *err);

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/status.h"
 
 /* ---- the index ---- */
@@ -41,6 +42,8 @@ struct kept_fact_entry *kept_facts_entry(const kept_facts *facts,
         return NULL;
     }
     memcpy(entry->address, episode->address, bytes);
+    entry->hash =
+        kept_hash64(episode->text, strlen(episode->text), kept_hash64(entry->address, bytes, 0));
     return entry;
 }
 
@@ -115,19 +118,6 @@ struct loading {
     struct kept_error *err;
 };
 
-static kept_status take_episode(void *user, const struct kept_episode *episode)
-{
-    struct loading *loading = user;
-    kept_status status = kept_facts_make_room(loading->facts, 1, loading->err);
-    if (status != KEPT_OK)
-        return status;
-    struct kept_fact_entry *entry = kept_facts_entry(loading->facts, episode);
-    if (!entry)
-        return kept_fail(loading->err, KEPT_E_HOST_MEMORY, "no memory for a fact");
-    loading->facts->entries[loading->facts->n++] = entry; /* they come by rising id */
-    return KEPT_OK;
-}
-
 static void count_damage(void *user, const char *id, const char *why)
 {
     struct loading *loading = user;
@@ -138,13 +128,50 @@ static void count_damage(void *user, const char *id, const char *why)
                   loading->facts->path, why);
 }
 
+static kept_status take_episode(void *user, const struct kept_episode *episode)
+{
+    struct loading *loading = user;
+    if (episode->n_tokens > KEPT_FACT_MAX_TOKENS) {
+        count_damage(user, episode->id, "it is longer than a fact can be");
+        return KEPT_OK;
+    }
+    kept_status status = kept_facts_make_room(loading->facts, 1, loading->err);
+    if (status != KEPT_OK)
+        return status;
+    struct kept_fact_entry *entry = kept_facts_entry(loading->facts, episode);
+    if (!entry)
+        return kept_fail(loading->err, KEPT_E_HOST_MEMORY, "no memory for a fact");
+    loading->facts->entries[loading->facts->n++] = entry; /* they come by rising id */
+    return KEPT_OK;
+}
+
 static kept_status load_index(kept_facts *facts, struct kept_error *err)
 {
     struct loading loading = {facts, err};
     struct kept_episodes_reader reader = {take_episode, count_damage, &loading};
+    uint32_t version;
+    kept_status status = kept_episodes_version(facts->file, &version, err);
+    if (status != KEPT_OK)
+        return status;
     clear_index(facts);
-    kept_status status = kept_episodes_version(facts->file, &facts->version, err);
-    return status == KEPT_OK ? kept_episodes_each(facts->file, false, &reader, err) : status;
+    status = kept_episodes_each(facts->file, false, &reader, err);
+    if (status == KEPT_OK)
+        facts->version = version; /* else the next one who asks reads all of it again */
+    return status;
+}
+
+void kept_facts_stop_reading(kept_facts *facts)
+{
+    bool same = true;
+    for (uint32_t i = 0; i < facts->n_read; i++) {
+        const struct kept_fact_entry *entry = kept_facts_find(facts, facts->read[i].id, NULL);
+        same = same && entry && entry->hash == facts->read[i].hash;
+    }
+    if (same)
+        return;
+    facts->n_read = 0;
+    if (kept_facts_is_attached(facts))
+        kept_session_clear_facts(facts->session);
 }
 
 kept_status kept_facts_refresh(kept_facts *facts, struct kept_error *err)
@@ -153,7 +180,9 @@ kept_status kept_facts_refresh(kept_facts *facts, struct kept_error *err)
     kept_status status = kept_episodes_version(facts->file, &version, err);
     if (status != KEPT_OK || version == facts->version)
         return status;
-    return load_index(facts, err);
+    status = load_index(facts, err);
+    kept_facts_stop_reading(facts);
+    return status;
 }
 
 static struct kept_episodes_bind bind_of(const kept_model *model, enum kept_slot_type payload)
@@ -312,12 +341,17 @@ static kept_status forget_in_file(kept_facts *facts, const struct kept_fact_choi
     return status;
 }
 
-/* What the session reads must not outlive its fact. */
-static void stop_reading(kept_facts *facts, const char *id)
+/* Choices may point to strings of the facts themselves: these go when all were compared. */
+static void drop_chosen(kept_facts *facts, const struct kept_fact_choice *choices,
+                        uint32_t n_choices)
 {
-    for (uint32_t i = 0; facts->session && i < facts->n_read; i++)
-        if (strcmp(facts->read[i], id) == 0)
-            kept_session_clear_facts(facts->session);
+    for (uint32_t i = 0; i < facts->n; i++)
+        for (uint32_t c = 0; c < n_choices && !facts->entries[i]->chosen; c++)
+            facts->entries[i]->chosen = is_chosen(&facts->entries[i]->fact, &choices[c]);
+    for (uint32_t i = facts->n; i-- > 0;)
+        if (facts->entries[i]->chosen)
+            remove_at(facts, i);
+    kept_facts_stop_reading(facts);
 }
 
 kept_status kept_facts_forget(kept_facts *facts, const struct kept_fact_choice *choices,
@@ -343,16 +377,12 @@ kept_status kept_facts_forget(kept_facts *facts, const struct kept_fact_choice *
         kept_episodes_rollback(facts->file);
         return status;
     }
-    for (uint32_t i = facts->n; i-- > 0;)
-        for (uint32_t c = 0; c < n_choices; c++)
-            if (is_chosen(&facts->entries[i]->fact, &choices[c])) {
-                stop_reading(facts, facts->entries[i]->fact.id);
-                remove_at(facts, i);
-                break;
-            }
+    drop_chosen(facts, choices, n_choices);
     if (n_forgotten)
         *n_forgotten = n;
-    return facts->session ? kept_facts_upload(facts, err) : KEPT_OK;
+    if (kept_facts_is_attached(facts)) /* what fails here is done before the next search */
+        kept_facts_upload(facts, NULL);
+    return KEPT_OK;
 }
 
 kept_status kept_facts_compact(kept_facts *facts, struct kept_error *err)

@@ -12,7 +12,9 @@
 struct kept_fact_entry {
     struct kept_fact fact; /* its strings are allocations of the entry's own */
     float *address;        /* [n_embd] */
+    uint64_t hash;         /* of text and address */
     uint32_t row;          /* of the device's addresses, while a session is attached */
+    bool chosen;           /* to be forgotten */
 };
 
 struct kept_facts {
@@ -29,7 +31,10 @@ struct kept_facts {
     float *scores;                   /* [facts_max] */
     char *path;
     /* What the session reads, best first. */
-    char read[KEPT_FACTS_MAX_TOP][KEPT_FACT_ID_BYTES];
+    struct kept_fact_read {
+        char id[KEPT_FACT_ID_BYTES];
+        uint64_t hash; /* of the version that is read */
+    } read[KEPT_FACTS_MAX_TOP];
     uint32_t n_read;
 };
 
@@ -44,6 +49,8 @@ void kept_facts_entry_free(struct kept_fact_entry **entry);
 /* Takes the entry over: in the place of one of its id, and of others of its tag. There is room. */
 void kept_facts_insert(kept_facts *facts, struct kept_fact_entry *entry);
 kept_status kept_facts_make_room(kept_facts *facts, uint32_t n, struct kept_error *err);
+/* What the session reads must not outlive its fact: neither a forgotten one nor an old version. */
+void kept_facts_stop_reading(kept_facts *facts);
 /* Reads everything again when another process has changed the file. */
 kept_status kept_facts_refresh(kept_facts *facts, struct kept_error *err);
 
@@ -59,6 +66,8 @@ kept_status kept_facts_address(kept_facts *facts, const float *stats, const int3
 kept_status kept_facts_tokens(const kept_facts *facts, const char *text, size_t n_bytes,
                               int32_t **out, size_t *n, struct kept_error *err);
 kept_status kept_facts_need_session(const kept_facts *facts, struct kept_error *err);
+/* There is a session, and no other store was attached to it since. */
+bool kept_facts_is_attached(const kept_facts *facts);
 /* The text that statistics are made of. */
 extern const char kept_facts_plain_text[];
 

@@ -262,7 +262,7 @@ static bool reads_best(const kept_facts *facts, const struct ranking *best, uint
     if (kept_session_fact_slots(facts->session) == 0 || facts->n_read != top || best->n < top)
         return false;
     for (uint32_t i = 0; i < top; i++)
-        if (strcmp(facts->read[i], best->near[best->order[i]]->fact.id) != 0)
+        if (strcmp(facts->read[i].id, best->near[best->order[i]]->fact.id) != 0)
             return false;
     return true;
 }
@@ -274,14 +274,18 @@ static kept_status read_found(kept_facts *facts, const struct ranking *best, uin
 {
     struct reading reading = {.n = 0};
     kept_status status = gather(facts, best, top, &reading, err);
-    facts->n_read = 0;
-    if (status == KEPT_OK)
+    if (status == KEPT_OK) { /* else what was read before still is */
+        facts->n_read = 0;
         status =
             kept_session_fact_inject(facts->session, reading.rows, reading.biases, reading.n, err);
+    }
     for (uint32_t i = 0; i < reading.n; i++) {
         kept_free(reading.rows[i].k);
+        if (status != KEPT_OK)
+            continue;
         fill_match(&used[i], best, reading.order[i]);
-        memcpy(facts->read[i], used[i].id, sizeof facts->read[i]);
+        memcpy(facts->read[i].id, used[i].id, sizeof used[i].id);
+        facts->read[i].hash = best->near[best->order[reading.order[i]]]->hash;
     }
     if (status == KEPT_OK)
         facts->n_read = *n_used = reading.n;

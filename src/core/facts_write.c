@@ -7,12 +7,21 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/str.h"
 #include "kernel/blocks.h"
+
+bool kept_facts_is_attached(const kept_facts *facts)
+{
+    return facts->session && facts->session->facts->owner == facts;
+}
 
 kept_status kept_facts_need_session(const kept_facts *facts, struct kept_error *err)
 {
-    if (facts && facts->session)
+    if (facts && kept_facts_is_attached(facts))
         return KEPT_OK;
+    if (facts && facts->session)
+        return kept_fail(err, KEPT_E_STATE,
+                         "another store of facts was attached to the session of '%s'", facts->path);
     return kept_fail(err, KEPT_E_STATE, "the store of facts has no session: kept_facts_attach");
 }
 
@@ -184,8 +193,10 @@ kept_status kept_facts_upload(kept_facts *facts, struct kept_error *err)
 
 static void detach(kept_facts *facts)
 {
-    if (facts->session)
+    if (kept_facts_is_attached(facts)) {
         kept_session_clear_facts(facts->session);
+        facts->session->facts->owner = NULL;
+    }
     for (uint32_t i = 0; i < facts->n; i++)
         facts->entries[i]->row = UINT32_MAX;
     kept_free(facts->by_row);
@@ -231,6 +242,8 @@ kept_status kept_facts_attach(kept_facts *facts, kept_session *session, struct k
         kept_alloc((size_t)KEPT_TILE_ROWS * session->plan->shape->n_embd * sizeof *facts->tile);
     facts->scores = kept_alloc(max * sizeof *facts->scores);
     facts->session = session;
+    kept_session_clear_facts(session);
+    session->facts->owner = facts;
     if (!facts->by_row || !facts->stale || !facts->tile || !facts->scores)
         status = kept_fail(err, KEPT_E_HOST_MEMORY, "no memory for %u facts", max);
     for (uint32_t i = 0; i < tiles && status == KEPT_OK; i++)
@@ -366,24 +379,60 @@ static kept_status write_one(struct writing *w, const struct kept_fact_input *in
     return KEPT_OK;
 }
 
-/* The file has them: so does the index. */
-static kept_status take_over(struct writing *w, struct kept_error *err)
+/* The file has them: so does the index. What of the device fails is done before the next search:
+ * they are written already. */
+static void take_over(struct writing *w)
 {
     for (uint32_t i = 0; i < w->n; i++)
         kept_facts_insert(w->facts, w->entries[i]);
     w->n = 0;
-    if (w->facts->session->plan->facts.max < w->facts->n)
-        return kept_fail(err, KEPT_E_BUDGET,
-                         "'%s' has %u facts now, the plan has room for %u: plan for more",
-                         w->facts->path, w->facts->n, w->facts->session->plan->facts.max);
-    return kept_facts_upload(w->facts, err);
+    kept_facts_stop_reading(w->facts);
+    kept_facts_upload(w->facts, NULL);
 }
 
-/* How many there would be at most. */
-static kept_status check_room(const kept_facts *facts, uint32_t n_inputs, struct kept_error *err)
+/* A fact of this tag (NULL or "": none) and id is in the way of a new one. */
+static bool gives_way(const char *tag, const char *id, const char *new_tag, const char *new_id)
+{
+    return strcmp(id, new_id) == 0 || (tag && new_tag && tag[0] && strcmp(tag, new_tag) == 0);
+}
+
+/* How many there would be: facts, and inputs, that no (later) input takes the place of. */
+static uint32_t count_left(const kept_facts *facts, const struct kept_fact_input *inputs,
+                           uint32_t n_inputs, char (*ids)[KEPT_FACT_ID_BYTES])
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < facts->n + n_inputs; i++) {
+        uint32_t own = i < facts->n ? 0 : i - facts->n;
+        const char *tag = i < facts->n ? facts->entries[i]->fact.tag : inputs[own].tag;
+        const char *id = i < facts->n ? facts->entries[i]->fact.id : ids[own];
+        bool stays = true;
+        for (uint32_t j = i < facts->n ? 0 : own + 1; j < n_inputs && stays; j++)
+            stays = !gives_way(tag, id, inputs[j].tag, ids[j]);
+        left += stays;
+    }
+    return left;
+}
+
+/* Where there may be too many, counts exactly: updates take no room. */
+static kept_status check_room(const kept_facts *facts, const struct kept_fact_input *inputs,
+                              uint32_t n_inputs, struct kept_error *err)
 {
     uint32_t max = facts->session->plan->facts.max;
     if (facts->n <= max && n_inputs <= max - facts->n)
+        return KEPT_OK;
+    char(*ids)[KEPT_FACT_ID_BYTES] = kept_alloc(n_inputs * sizeof *ids);
+    if (!ids)
+        return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to write %u facts", n_inputs);
+    for (uint32_t i = 0; i < n_inputs; i++) {
+        const char *tag = inputs[i].tag ? inputs[i].tag : "";
+        if (inputs[i].id && inputs[i].id[0])
+            kept_snprintf(ids[i], sizeof ids[i], "%s", inputs[i].id);
+        else
+            kept_episodes_name(tag, inputs[i].text, ids[i]);
+    }
+    uint32_t left = count_left(facts, inputs, n_inputs, ids);
+    kept_free(ids);
+    if (left <= max)
         return KEPT_OK;
     return kept_fail(err, KEPT_E_BUDGET,
                      "%u facts to write beside the %u of '%s': the plan has room for %u", n_inputs,
@@ -394,11 +443,16 @@ kept_status kept_facts_write(kept_facts *facts, const struct kept_fact_input *in
                              uint32_t n_inputs, kept_progress_fn progress, void *user,
                              struct kept_facts_written *out, struct kept_error *err)
 {
+    if (n_inputs && !inputs)
+        return kept_fail(err, KEPT_E_ARGUMENT, "kept_facts_write needs facts");
+    for (uint32_t i = 0; i < n_inputs; i++)
+        if (!inputs[i].text)
+            return kept_fail(err, KEPT_E_ARGUMENT, "fact %u has no text", i);
     kept_status status = kept_facts_need_session(facts, err);
     if (status == KEPT_OK)
         status = kept_facts_refresh(facts, err);
     if (status == KEPT_OK)
-        status = check_room(facts, n_inputs, err);
+        status = check_room(facts, inputs, n_inputs, err);
     if (status != KEPT_OK)
         return status;
     struct writing w = {.facts = facts};
@@ -406,10 +460,7 @@ kept_status kept_facts_write(kept_facts *facts, const struct kept_fact_input *in
     if (status == KEPT_OK)
         status = kept_episodes_begin(facts->file, err);
     for (uint32_t i = 0; i < n_inputs && status == KEPT_OK; i++) {
-        if (!inputs[i].text)
-            status = kept_fail(err, KEPT_E_ARGUMENT, "fact %u has no text", i);
-        else
-            status = write_one(&w, &inputs[i], i, err);
+        status = write_one(&w, &inputs[i], i, err);
         if (status == KEPT_OK && progress && !progress(user, "facts", i + 1, n_inputs))
             status = kept_fail(err, KEPT_E_CANCELLED, "writing facts was cancelled");
     }
@@ -418,7 +469,7 @@ kept_status kept_facts_write(kept_facts *facts, const struct kept_fact_input *in
         status = kept_episodes_commit(facts->file, err);
     w.report.commit_ns += kept_clock_ns() - begin_ns;
     if (status == KEPT_OK)
-        status = take_over(&w, err);
+        take_over(&w);
     else
         kept_episodes_rollback(facts->file);
     if (status == KEPT_OK && out)

@@ -436,6 +436,10 @@ kept_status kept_session_fact_inject(struct kept_session *session,
     if (n > planned->top || !session->facts->has_sinks)
         return kept_fail(err, KEPT_E_ARGUMENT, "%u facts to read, the plan has room for %u", n,
                          planned->top);
+    for (uint32_t f = 0; f < n; f++)
+        if (facts[f].n_tokens > KEPT_FACT_MAX_TOKENS)
+            return kept_fail(err, KEPT_E_ARGUMENT, "a fact of %u tokens to read: at most %u",
+                             facts[f].n_tokens, KEPT_FACT_MAX_TOKENS);
     int32_t *shifts = kept_alloc((size_t)size.n_layers * size.n_kv * sizeof *shifts);
     if (!shifts)
         return kept_fail(err, KEPT_E_HOST_MEMORY, "no memory to read facts");

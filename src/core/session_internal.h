@@ -90,6 +90,7 @@ bool kept_session_is_behind_edge(const struct kept_session *session, uint32_t po
 
 /* session_facts.c: what a session does for episodic memory. Nothing of it touches its past. */
 struct kept_session_facts {
+    const void *owner; /* the store whose addresses the device has */
     bool has_sinks;
     int32_t sinks[KEPT_FACT_SINKS];
     float *sink_rows;  /* their keys and values, as of a kept_fact_rows */
