@@ -271,6 +271,7 @@ static kept_status run_result(struct checker *k, const struct kept_kernel_row *r
     uint32_t lanes = k->params->max_lanes;
     c.max_lanes =
         lanes != 0 && lanes < device->caps.max_group_lanes ? lanes : device->caps.max_group_lanes;
+    c.sound_moves = k->params->sound_moves;
     c.rng = seed;
     pick_keys(k, &c, round);
     kept_check_keys_text(&c, keys, sizeof keys);

@@ -24,6 +24,8 @@ struct kept_check_params {
     uint32_t case_plus_1;  /* only this case, counted from 1; 0: all */
     /* pretends that work-groups are limited to this; 0: the device's limit */
     uint32_t max_lanes;
+    /* no spoilt tables of moves: with one, all slots of its head may become anything */
+    bool sound_moves;
     /* no new round after this time (the first always completes); 0: no limit */
     double seconds;
 };

@@ -42,6 +42,7 @@ struct check_case {
     const struct kept_caps *caps;
     const struct check_model *model; /* benchmarks; NULL: random shapes */
     uint32_t max_lanes;
+    bool sound_moves; /* of kept_check_params */
     enum kept_format format;
     uint32_t keys[KEPT_MAX_KEYS];
     union {

@@ -293,7 +293,8 @@ void kept_check_spoil_moves(struct check_case *c, uint32_t i_bind, const struct 
     uint64_t stride = KEPT_MOVES_STRIDE(st->block.block);
     static const uint32_t heads[] = {KEPT_MOVES_M, KEPT_MOVES_COUNT, KEPT_MOVES_FILLS, KEPT_MOVES_C,
                                      KEPT_MOVES_LOST};
-    for (uint32_t h = 0; !c->failed && c->model == NULL && h < st->n_kv; h++) {
+    bool sound = c->failed || c->model != NULL || c->sound_moves;
+    for (uint32_t h = 0; !sound && h < st->n_kv; h++) {
         uint32_t *t = c->bind[i_bind].before + h * stride;
         if (!kept_check_chance(c, 12))
             continue;
