@@ -11,6 +11,11 @@
 #define ALWAYS 0
 #endif
 #define OWN_VECTORS (WG == 1 ? 4 : 1)
+#if KEPT_V == 16
+#define AS_I as_int16
+#else
+#define AS_I as_int
+#endif
 
 __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const uint *heads,
                                        __global const uint *moves, __global uint *z,
@@ -32,6 +37,8 @@ __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const
     }
     if (!moves_of(moves, kv, p.row_cap, e.cap).rotate)
         return;
+    uint turn = moves[(ulong)kv * KEPT_MOVES_STRIDE(p.row_cap) + KEPT_MOVES_ROTATE];
+    turn = min(turn, 1u << 30);
     for (uint s = first + LID * KEPT_V; s < end; s += WG * KEPT_V * OWN_VECTORS) {
         U own[OWN_VECTORS], smaller[OWN_VECTORS];
         for (uint i = 0; i < OWN_VECTORS; i++) {
@@ -50,7 +57,8 @@ __kernel KEPT_GROUP void slot_renumber(__global const uint *meta, __global const
         }
         for (uint i = 0; i < OWN_VECTORS; i++) {
             uint at = min(s + 16 * i, end);
-            store_words(to + at, end - at, smaller[i]);
+            I keeps = AS_I(own[i]) > AS_I(smaller[i] + turn);
+            store_words(to + at, end - at, select(smaller[i], own[i] - turn, keeps));
         }
     }
 }

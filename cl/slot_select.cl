@@ -285,13 +285,14 @@ static void conclude(const struct head *h, bool scored, __global uint *head, __g
     moves[KEPT_MOVES_M] = h->m;
     moves[KEPT_MOVES_COUNT] = h->count;
     moves[KEPT_MOVES_C] = h->c;
-    moves[KEPT_MOVES_ROTATE] = rotate;
+    uint turn = rotate ? min(h->end - (uint)h->e.shift - base, p->limit / 2) : 0;
+    moves[KEPT_MOVES_ROTATE] = turn;
     head[KEPT_HEAD_BASE] = base;
     head[KEPT_HEAD_EDGE] = h->end;
     head[KEPT_HEAD_EVICTED] += h->m;
     head[KEPT_HEAD_CONSOLIDATED] += h->n_gone;
     if (rotate)
-        head[KEPT_HEAD_SHIFT] = h->end - base;
+        head[KEPT_HEAD_SHIFT] = (uint)h->e.shift + turn;
     if (scored)
         head[KEPT_HEAD_SCORED] = 1;
 }

@@ -52,6 +52,8 @@ void main()
     if (!load_moves(kv_head, h.cap).rotate || first >= n) {
         return;
     }
+    uint turn = moves[kv_head * KEPT_MOVES_STRIDE(p.row_cap) + KEPT_MOVES_ROTATE];
+    turn = min(turn, 1u << 30);
     int own[SPL];
     uint smaller[SPL];
     [[unroll]] for (uint i = 0u; i < SPL; i++) {
@@ -75,7 +77,8 @@ void main()
     [[unroll]] for (uint i = 0u; i < SPL; i++) {
         uint slot = first + i * WG + lane;
         if (i * WG + lane < 64u && slot < n) {
-            z[kv_head * p.z_head_stride + slot] = smaller[i];
+            bool keeps = own[i] > int(smaller[i] + turn);
+            z[kv_head * p.z_head_stride + slot] = keeps ? uint(own[i]) - turn : smaller[i];
         }
     }
 }

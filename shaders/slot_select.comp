@@ -339,7 +339,8 @@ void main()
         moves[at + KEPT_MOVES_COUNT] = h.count;
         moves[at + KEPT_MOVES_FILLS] = n_fills;
         moves[at + KEPT_MOVES_C] = end;
-        moves[at + KEPT_MOVES_ROTATE] = rotate ? 1u : 0u;
+        uint turn = rotate ? min(uint(block_ends) - uint(h.shift) - base, p.limit / 2u) : 0u;
+        moves[at + KEPT_MOVES_ROTATE] = turn;
         moves[at + KEPT_MOVES_LOST] = n_lost;
         for (uint i = KEPT_MOVES_LOST + 1u; i < KEPT_MOVES_LISTS; i++) {
             moves[at + i] = 0u;
@@ -352,7 +353,7 @@ void main()
             heads[row + KEPT_HEAD_SCORED] = 1u;
         }
         if (rotate) {
-            heads[row + KEPT_HEAD_SHIFT] = uint(block_ends) - base;
+            heads[row + KEPT_HEAD_SHIFT] = uint(h.shift) + turn;
         }
     }
 }

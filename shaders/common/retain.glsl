@@ -76,7 +76,7 @@ kept_moves load_moves(uint kv_head, uint cap)
     m.n_fills = min(moves[m.at + KEPT_MOVES_FILLS], p.row_cap);
     m.window_at = min(moves[m.at + KEPT_MOVES_C], cap);
     m.n_lost = min(moves[m.at + KEPT_MOVES_LOST], p.row_cap);
-    m.rotate = moves[m.at + KEPT_MOVES_ROTATE] == 1u;
+    m.rotate = moves[m.at + KEPT_MOVES_ROTATE] != 0u;
     m.at += KEPT_MOVES_LISTS;
     return m;
 }

@@ -372,7 +372,8 @@ struct kept_score_params {
  * Their pos becomes KEPT_POS_GONE. lost: LOST of them, those not consolidated. fills: of the m
  * those below C - m, ascending, receive the kept ones of C-m … C-1, ascending. Then the head:
  * BASE = count - m, EDGE = E, EVICTED += m. limit > 0 (compact positions): when E + block - SHIFT >
- * limit, ROTATE = 1 and SHIFT = E - BASE. All of moves is written, m = 0 included. */
+ * limit, SHIFT += ROTATE = min(E - SHIFT - BASE, limit / 2) (u32), else ROTATE = 0. All of moves is
+ * written, m = 0 included. */
 struct kept_select_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_head, n_kv, d;
@@ -410,13 +411,12 @@ struct kept_move_params {
     KEPT_U32 meta_planes; /* 2, 3 or KEPT_ASSOC_PLANES */
 };
 
-/* slot_renumber, slot_rotate: where ROTATE is 1, or everywhere with key ALWAYS 1, of the slots s <
- * min(CAP, BASE + AFTER), z_stride at most. renumber: row 0 of z (as u32) of slot s = how many of
- * them have a smaller pos. rotate: turns the key (un-Hadamard, RoPE by new - old, Hadamard, stored
- * again) and sets pos; a slot that does not move, or whose new - old is outside -256 * hi_bias …
- * 255 (no sound store has one), is left alone bit for bit. renumber with ALWAYS 1 (memory at one
- * position): row 0 of z = E - window - 1 for slots sinks … BASE-window-1 (none when BASE <= sinks +
- * window), pos for the others; sinks and window are used by it alone. */
+/* slot_renumber, slot_rotate: where ROTATE is not 0, or everywhere with key ALWAYS 1, of the slots
+ * s < min(CAP, BASE + AFTER), z_stride at most. renumber: row 0 of z (as u32) of slot s = max(r,
+ * pos - min(ROTATE, 2^30)), r: how many of them have a smaller pos; ALWAYS 1: E - window - 1 for
+ * slots sinks … BASE-window-1 (none when BASE <= sinks + window), else pos; ALWAYS alone uses sinks
+ * and window. rotate: turns the key (un-Hadamard, RoPE by new - old, Hadamard, stored again) and
+ * sets pos; a slot that does not move, or with new - old outside -256 * hi_bias … 255, stays. */
 struct kept_rotate_params {
     KEPT_U32 rows_at, row_first, row_cap;
     KEPT_U32 n_kv, d, n_rot, rope_pairs;

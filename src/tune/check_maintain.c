@@ -283,7 +283,8 @@ void kept_check_bind_moves(struct check_case *c, uint32_t i_bind, struct check_s
     for (uint32_t h = 0; h < st->n_kv; h++) {
         uint32_t *t = tables + h * stride;
         fill_moves(c, t, pos, st, h);
-        t[KEPT_MOVES_ROTATE] = rotate && (c->model != NULL || kept_check_chance(c, 70));
+        bool turns = rotate && (c->model != NULL || kept_check_chance(c, 70));
+        t[KEPT_MOVES_ROTATE] = turns ? kept_check_range(c, 1, 256) : 0;
         kept_check_heads_after(st, h, t[KEPT_MOVES_M]);
     }
 }

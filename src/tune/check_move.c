@@ -168,7 +168,7 @@ void kept_bound_slot_rotate(struct check_case *c)
             c->bind[ROT_MOVES].before + (uint64_t)h * KEPT_MOVES_STRIDE(p->row_cap);
         uint32_t n = ref_with_after(&b, ref_min(head.base, head.cap), head.cap);
         n = ref_min(n, p->z_stride);
-        bool turns = moves[KEPT_MOVES_ROTATE] == 1 || kept_check_key(c, "ALWAYS") == 1;
+        bool turns = moves[KEPT_MOVES_ROTATE] != 0 || kept_check_key(c, "ALWAYS") == 1;
         for (uint32_t s = 0; turns && s < n; s++) {
             int64_t delta = (int64_t)(int32_t)z[s] - pos[head.first + s];
             if (delta != 0 && delta >= -256 * (int64_t)p->hi_bias && delta <= 255)

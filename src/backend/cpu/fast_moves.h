@@ -23,7 +23,7 @@ SIMD_INLINE struct fast_moves fast_moves_of(const uint8_t *heads, const uint8_t 
     m.fills = ref_min(t[KEPT_MOVES_FILLS], block);
     m.c = ref_min(t[KEPT_MOVES_C], m.head.cap);
     m.lost = ref_min(t[KEPT_MOVES_LOST], block);
-    m.rotate = t[KEPT_MOVES_ROTATE] == 1;
+    m.rotate = t[KEPT_MOVES_ROTATE] != 0;
     m.evicted = t + KEPT_MOVES_LISTS;
     m.from = m.evicted + block;
     m.to = m.from + block;

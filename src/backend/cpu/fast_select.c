@@ -270,8 +270,9 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     head[KEPT_HEAD_EVICTED] += s->m;
     head[KEPT_HEAD_CONSOLIDATED] += n_gone;
     if (p->limit > 0 && s->block.end + block - s->head.shift > p->limit) {
-        moves[KEPT_MOVES_ROTATE] = 1;
-        head[KEPT_HEAD_SHIFT] = (uint32_t)s->block.end - head[KEPT_HEAD_BASE];
+        uint32_t most = (uint32_t)s->block.end - (uint32_t)s->head.shift - head[KEPT_HEAD_BASE];
+        moves[KEPT_MOVES_ROTATE] = ref_min(most, p->limit / 2);
+        head[KEPT_HEAD_SHIFT] = (uint32_t)s->head.shift + moves[KEPT_MOVES_ROTATE];
     }
 }
 
@@ -338,7 +339,8 @@ static void renumber_item(void *user, uint32_t item, uint32_t i_thread)
     uint32_t *z = (uint32_t *)call->bind[3] + (size_t)h * p->z_head_stride;
     const int32_t *pos = (const int32_t *)call->bind[0] + head.first;
     bool always = call->keys[KEPT_KEY_RENUMBER_ALWAYS] == 1;
-    if (moves[KEPT_MOVES_ROTATE] != 1 && !always)
+    int64_t turn = ref_min(moves[KEPT_MOVES_ROTATE], 1u << 30);
+    if (turn == 0 && !always)
         return;
     for (uint32_t s = item % n_chunks * CHUNK; s < n && s < (item % n_chunks + 1) * CHUNK; s++) {
         if (always) { /* the memory at the position before the window */
@@ -352,7 +354,7 @@ static void renumber_item(void *user, uint32_t item, uint32_t i_thread)
             smaller += bits_of(vm_bits(vm_lt(vi_load(pos + other), mine)));
         for (; other < n; other++)
             smaller += pos[other] < pos[s];
-        z[s] = smaller;
+        z[s] = pos[s] - turn > (int64_t)smaller ? (uint32_t)(pos[s] - turn) : smaller;
     }
 }
 

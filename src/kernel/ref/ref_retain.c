@@ -26,7 +26,7 @@ static struct moves moves_of(const uint8_t *heads, const uint8_t *tables, uint32
     m.fills = ref_min(t[KEPT_MOVES_FILLS], block);
     m.c = ref_min(t[KEPT_MOVES_C], m.head.cap);
     m.lost = ref_min(t[KEPT_MOVES_LOST], block);
-    m.rotate = t[KEPT_MOVES_ROTATE] == 1;
+    m.rotate = t[KEPT_MOVES_ROTATE] != 0;
     m.evicted = t + KEPT_MOVES_LISTS;
     m.from = m.evicted + block;
     m.to = m.from + block;

@@ -201,8 +201,9 @@ static void select_head(struct select *s, uint32_t *head, uint32_t *moves)
     head[KEPT_HEAD_EVICTED] += s->m;
     head[KEPT_HEAD_CONSOLIDATED] += consolidated;
     if (p->limit > 0 && s->block.end + block - s->head.shift > p->limit) {
-        moves[KEPT_MOVES_ROTATE] = 1;
-        head[KEPT_HEAD_SHIFT] = (uint32_t)s->block.end - head[KEPT_HEAD_BASE];
+        uint32_t most = (uint32_t)s->block.end - (uint32_t)s->head.shift - head[KEPT_HEAD_BASE];
+        moves[KEPT_MOVES_ROTATE] = ref_min(most, p->limit / 2);
+        head[KEPT_HEAD_SHIFT] = (uint32_t)s->head.shift + moves[KEPT_MOVES_ROTATE];
     }
 }
 
@@ -260,10 +261,12 @@ void ref_slot_renumber(const struct kept_host_call *call)
             put_at_one(p, &b, &head, pos, z, n);
             continue;
         }
-        for (uint32_t s = 0; moves[KEPT_MOVES_ROTATE] == 1 && s < n; s++) {
-            z[s] = 0;
+        int64_t turn = ref_min(moves[KEPT_MOVES_ROTATE], 1u << 30);
+        for (uint32_t s = 0; turn && s < n; s++) {
+            int64_t rank = 0;
             for (uint32_t other = 0; other < n; other++)
-                z[s] += pos[other] < pos[s];
+                rank += pos[other] < pos[s];
+            z[s] = (uint32_t)(pos[s] - turn > rank ? pos[s] - turn : rank);
         }
     }
 }
