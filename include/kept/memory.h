@@ -40,12 +40,16 @@ enum kept_positions {
 };
 
 /* Associative memory (CAMELoT, He et al. 2024, arXiv 2402.13449): what leaves the window is
- * averaged into the slot with the most similar un-rotated key when their cosine reaches a
- * threshold.
+ * averaged into the slot with the most similar key when their cosine reaches a threshold.
  * kept: in heads over their budget; at the mean position, with the logarithm of the count as bias;
  * the least expected attention goes. published: in all heads, at one position, without a bias; what
  * was not touched longest goes. */
 enum kept_assoc { KEPT_ASSOC_OFF, KEPT_ASSOC_KEPT, KEPT_ASSOC_PUBLISHED };
+
+/* Which keys the kept form compares and averages: those that attention sees, rotated to their
+ * positions, so that only what attention cannot tell apart becomes one slot; or un-rotated ones,
+ * which say nothing of the position, as published (that form always does). */
+enum kept_assoc_keys { KEPT_ASSOC_ROTATED, KEPT_ASSOC_UNROTATED };
 
 #define KEPT_DEFAULT_PROTECT 128u
 #define KEPT_DEFAULT_SINKS   4u
@@ -72,6 +76,7 @@ struct kept_retain_params {
      * head in the mean, on top of the budget (without one: of the safe tokens). */
     enum kept_assoc assoc;
     uint32_t assoc_slots;
+    enum kept_assoc_keys assoc_keys;
     float assoc_threshold; /* cosine, -1 (all are alike) to 2 (above 1: none are); 0: 0.95 */
 };
 

@@ -150,8 +150,9 @@ static void say_retention(struct kept_plan *plan)
                      r->merge ? ", values merged" : "", r->compact ? ", positions compact" : "");
     if (r->assoc != KEPT_ASSOC_OFF)
         kept_plan_choose(plan, "associative", "asked for",
-                         "%s form, tokens whose keys have a cosine of %.3g share a slot",
-                         r->assoc == KEPT_ASSOC_KEPT ? "kept" : "published", (double)r->threshold);
+                         "%s form, tokens whose %s keys have a cosine of %.3g share a slot",
+                         r->assoc == KEPT_ASSOC_KEPT ? "kept" : "published",
+                         r->unrotated ? "un-rotated" : "rotated", (double)r->threshold);
     if (!window && plan->params.retain.mode == KEPT_RETAIN_SCORED)
         kept_plan_choose(
             plan, "budgets",
@@ -190,16 +191,20 @@ static void resolve_assoc(struct kept_plan *plan)
     const struct kept_retain_params *params = &plan->params.retain;
     struct kept_retention *out = &plan->retention;
     out->assoc = params->assoc;
+    out->unrotated =
+        params->assoc == KEPT_ASSOC_PUBLISHED || params->assoc_keys == KEPT_ASSOC_UNROTATED;
     out->threshold = params->assoc_threshold != 0 ? params->assoc_threshold : DEFAULT_THRESHOLD;
     if (out->assoc == KEPT_ASSOC_OFF)
         return;
-    if ((unsigned)params->assoc > KEPT_ASSOC_PUBLISHED || params->assoc_slots == 0 ||
+    if ((unsigned)params->assoc > KEPT_ASSOC_PUBLISHED ||
+        (unsigned)params->assoc_keys > KEPT_ASSOC_UNROTATED || params->assoc_slots == 0 ||
         params->assoc_slots > MAX_PROTECT || !(out->threshold >= -1 && out->threshold <= 2))
-        kept_plan_fail(plan, KEPT_E_ARGUMENT,
-                       "associative memory has no form %d, %u slots, threshold %g: 1 to %u slots, "
-                       "-1 to 2",
-                       (int)params->assoc, params->assoc_slots, (double)out->threshold,
-                       MAX_PROTECT);
+        kept_plan_fail(
+            plan, KEPT_E_ARGUMENT,
+            "associative memory has no form %d, keys %d, %u slots, threshold %g: 1 to %u slots, "
+            "-1 to 2",
+            (int)params->assoc, (int)params->assoc_keys, params->assoc_slots,
+            (double)out->threshold, MAX_PROTECT);
     else if (params->mode == KEPT_RETAIN_WINDOW)
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
                        "associative memory is for what leaves the protected window: give --protect "

@@ -46,14 +46,14 @@ static bool is_raw(const kept_plan *plan)
 static uint64_t layout_of(const kept_plan *plan)
 {
     const struct kept_retention *r = &plan->retention;
-    uint32_t threshold;
+    uint32_t threshold, assoc = (uint32_t)r->assoc | (uint32_t)r->unrotated << 8;
     memcpy(&threshold, &r->threshold, sizeof threshold);
     const uint32_t words[] = {plan->k_type, plan->v_type,      plan->profile.word_order,
                               r->on,        (uint32_t)r->mode, (uint32_t)r->scorer,
                               r->merge,     r->compact,        r->past,
                               r->sinks,     r->window,         r->block,
                               r->refresh,   r->limit,          plan->params.context_tokens,
-                              r->assoc,     threshold};
+                              assoc,        threshold};
     uint64_t hash = kept_hash64(words, r->on ? sizeof words : 4 * sizeof *words, VERSION);
     for (uint32_t i = 0; i < plan->shape->n_layers; i++) {
         const struct kept_layer_plan *layer = &plan->layers[i];

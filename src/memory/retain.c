@@ -186,13 +186,14 @@ static void average_like(const struct maintain *m, const struct kept_assoc_param
 static void consolidate(const struct maintain *m)
 {
     const struct kept_store *store = m->store;
+    bool turned = m->retention->unrotated;
     struct kept_assoc_params params = {.rows_at = KEPT_STEP_MAINTAIN,
                                        .row_first = m->row_first,
                                        .row_cap = m->retention->block,
                                        .n_kv = store->n_kv,
                                        .d = store->d,
-                                       .n_rot = store->n_rot,
-                                       .rope_pairs = store->rope_pairs,
+                                       .n_rot = turned ? store->n_rot : 0,
+                                       .rope_pairs = turned ? store->rope_pairs : KEPT_ROPE_NONE,
                                        .total = store->total,
                                        .raw_stride = store->most,
                                        .hi_bias = store->hi_bias,

@@ -28,8 +28,9 @@ struct kept_retention {
     uint32_t sinks, window; /* never evicted: the first, the last */
     uint32_t block, refresh, hold;
     uint32_t limit; /* compact: RoPE positions stay below it; else 0 */
-    float keep; /* what stays of merged weight at a refresh */
+    float keep;     /* what stays of merged weight at a refresh */
     enum kept_assoc assoc;
+    bool unrotated;  /* associative: keys are compared and averaged without their positions */
     float threshold; /* associative: the least cosine of tokens that are alike */
 };
 

@@ -45,6 +45,9 @@ for form in ("kept", "published"):
     groups, bars = picture(form + ".svg")
     check(len(groups) == n_heads and all(bars), f"{form}: bars of every head: {[len(b) for b in bars]}")
     check(path(form + ".svg").stat().st_size < 2_000_000, f"{form}: a small file")
+rotated, unrotated = (answer(*ALONE, "--assoc-keys", keys) for keys in ("rotated", "unrotated"))
+check(0 < rotated["consolidated"] < unrotated["consolidated"],
+      f"keys that stand far apart are alike without their positions only: {rotated} {unrotated}")
 never = answer(*ALONE, "--assoc-threshold", "2")
 check(never["consolidated"] == 0 and never["evicted"] > 0, "a threshold that nothing reaches")
 
@@ -66,10 +69,12 @@ check(rc == 2 and "Associative" not in out and "--assoc" in err and not path("no
 # Refusals.
 base = ["run", LLAMA, "--raw", "-p", "a", *RUN]
 for option, value in [("--assoc", "0"), ("--assoc", "-1"), ("--assoc", "x"), ("--assoc-threshold", "2.1"),
-                      ("--assoc-threshold", "nan"), ("--assoc-form", "other")]:
+                      ("--assoc-threshold", "nan"), ("--assoc-form", "other"),
+                      ("--assoc-keys", "other")]:
     fails(2, *base, *(["--assoc", "32"] if option != "--assoc" else []), option, value, says=[option, f"'{value}'"])
 fails(2, *base, "--assoc-threshold", "0.5", says=["--assoc-threshold", "need --assoc"])
 fails(2, *base, "--assoc-form", "published", says=["need --assoc"])
+fails(2, *base, "--assoc-keys", "unrotated", says=["need --assoc"])
 fails(2, *base, "--memory-svg", path("no.svg"), says=["--memory-svg needs --assoc"])
 fails(2, *base, "--retain", "window", "--retain-budget", "200", "--assoc", "32", says=["--retain window"])
 rc, out, err = kept(*base, "--assoc", "32", "--memory-svg", path("nowhere") / "x.svg")

@@ -3,7 +3,7 @@
  *
  *   assoc_record MODEL TEXT DEVICE TOKENS OUT [name value]…
  *     form 1|2 (kept, published), slots N of memory, window N, sinks N, block N, refresh N,
- *     merge 0|1, threshold R
+ *     merge 0|1, threshold R, unrotated 0|1
  *
  * The first TOKENS tokens of the text are evaluated a block at a time, with the plan's own
  * programs. Maintenance runs the plan's calls too, but as three submissions a layer, so that what
@@ -258,11 +258,11 @@ static void put_head_line(const struct record *r)
     const struct kept_rope *rope =
         &r->plan->shape->ropes[r->plan->shape->layers[r->layers[0].index].rope];
     fprintf(r->out,
-            "{\"published\": %d, \"merge\": %d, \"threshold\": %.9g, \"sinks\": %u, \"window\": "
+            "{\"published\": %d, \"unrotated\": %d, \"merge\": %d, \"threshold\": %.9g, \"sinks\": %u, \"window\": "
             "%u, \"block\": %u, \"refresh\": %u, \"keep\": %.9g, \"blocks\": %u, \"n_head\": %u, "
             "\"n_kv\": %u, \"d\": %u, \"n_rot\": %u, \"pairs\": %u, \"base\": %.17g, \"scale\": "
             "%.17g, \"q_scale\": %.9g, \"layers\": [",
-            t->assoc == KEPT_ASSOC_PUBLISHED, t->merge, (double)t->threshold, t->sinks, t->window,
+            t->assoc == KEPT_ASSOC_PUBLISHED, t->unrotated, t->merge, (double)t->threshold, t->sinks, t->window,
             t->block, t->refresh, (double)t->keep, r->n_tokens / t->block, store->n_head,
             store->n_kv, store->d, rope->n_rot, rope->pairs, rope->base, rope->scale,
             (double)store->q_scale);
@@ -318,6 +318,8 @@ static bool set(struct kept_plan_params *p, const char *name, const char *value)
     uint32_t n = (uint32_t)strtoul(value, NULL, 10);
     if (strcmp(name, "form") == 0)
         t->assoc = (enum kept_assoc)n;
+    else if (strcmp(name, "unrotated") == 0)
+        t->assoc_keys = n ? KEPT_ASSOC_UNROTATED : KEPT_ASSOC_ROTATED;
     else if (strcmp(name, "slots") == 0)
         t->assoc_slots = n;
     else if (strcmp(name, "window") == 0)

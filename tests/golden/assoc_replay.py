@@ -58,7 +58,7 @@ def settings(device):
     return [("kept", tokens[0], ["form", 1, *size]),
             ("published", tokens[1], ["form", 2, *less]),
             ("kept, as near to the prototype as options allow", tokens[2],
-             ["form", 1, *size, "block", 128, "refresh", 128, "merge", 0])]
+             ["form", 1, *size, "unrotated", 1, "block", 128, "refresh", 128, "merge", 0])]
 
 
 # ---- the recording ----

@@ -11,6 +11,7 @@ does with it:
 
 - Slots are pruned once a block (64 tokens; 128 in one setting here), not after each sub-batch.
 - Keys and values are stored in f16, keys rotated at the rounded mean position; sub-batches of a block work on f32.
+- kept form, unless it is asked not to: keys are compared and averaged as they are stored, at their positions.
 - kept form: heads that are within their budget consolidate nothing (only_over).
 - kept form: all slots are scored every `refresh` tokens (256), before the block is consolidated; in between only what
   leaves is scored, against the sums of the last time, and the scores of the others grow with their counts.
@@ -118,7 +119,7 @@ def average(s, h, raw, t, r, end, store):
         h.score[u] *= gain
     h.count[u] = new
     h.stamp[u] = end
-    h.k[u] = store(s.turn(raw[u], s.rotation(h.pos[u])))
+    h.k[u] = store(s.turn(raw[u], s.rotation(h.pos[u])) if s.unrotated else raw[u])
 
 
 def choose(s, like, old, t, out, theirs):
@@ -142,7 +143,7 @@ def consolidate(s, h, out, c, end, store, theirs):
     """Sub-batches of what leaves: slots out.begin … c-1."""
     raw = np.zeros_like(h.k)
     m = slice(s.sinks, c)
-    raw[m] = s.turn(h.k[m], np.conj(s.rotation(h.pos[m])))
+    raw[m] = s.turn(h.k[m], np.conj(s.rotation(h.pos[m]))) if s.unrotated else h.k[m]
     for first in range(c - s.block, c, SUB):
         t = np.arange(max(first, s.sinks), max(first + SUB, s.sinks))
         old = np.arange(s.sinks, max(first, s.sinks))

@@ -61,6 +61,8 @@ const struct cli_option cli_option_table[] = {
       "cosine of keys from which tokens share a slot (0.95)", .low = -1, .high = 2 },
     { "assoc-form", 0, CLI_WORD, PLANS, AT(past.assoc_form), "kept|published",
       "with counts and mean positions, or as published (kept)", .words = "kept published" },
+    { "assoc-keys", 0, CLI_WORD, PLANS, AT(past.assoc_keys), "rotated|unrotated",
+      "keys compared at their positions or without them (rotated)", .words = "rotated unrotated" },
 
     /* episodic memory */
     { "facts", 0, CLI_TEXT, PLANS, AT(facts.store), "STORE",

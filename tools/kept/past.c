@@ -33,8 +33,10 @@ static bool is_scored(const struct cli_past *past)
 static kept_status check_options(const struct cli_settings *settings, struct kept_error *err)
 {
     const struct cli_past *past = &settings->past;
-    if (!past->assoc_slots && !settings->sweep && (past->assoc_threshold != 0 || past->assoc_form))
-        return cli_fail(err, KEPT_E_ARGUMENT, "--assoc-threshold and --assoc-form need --assoc");
+    if (!past->assoc_slots && !settings->sweep &&
+        (past->assoc_threshold != 0 || past->assoc_form || past->assoc_keys))
+        return cli_fail(err, KEPT_E_ARGUMENT,
+                        "--assoc-threshold, --assoc-form and --assoc-keys need --assoc");
     if (!past->assoc_slots && settings->memory_svg)
         return cli_fail(err, KEPT_E_ARGUMENT, "--memory-svg needs --assoc");
     if (past->budget.given && past->retain == KEPT_RETAIN_FULL && !settings->sweep)
@@ -98,17 +100,19 @@ void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *p
     const struct cli_past *past = &engine->settings->past;
     params->k_type = (enum kept_slot_type)past->k_type;
     params->v_type = (enum kept_slot_type)past->v_type;
-    params->retain = (struct kept_retain_params){.mode = (enum kept_retain)past->retain,
-                                                 .budget_slots = past->budget.slots,
-                                                 .budget_percent = (float)past->budget.percent,
-                                                 .protect = count_of(&past->protect),
-                                                 .sinks = count_of(&past->sinks),
-                                                 .scorer = (enum kept_scorer)past->scorer,
-                                                 .no_merge = past->merge != 0,
-                                                 .positions = (enum kept_positions)past->positions,
-                                                 .sidecar = engine->sidecar,
-                                                 .assoc_slots = past->assoc_slots,
-                                                 .assoc_threshold = (float)past->assoc_threshold};
+    params->retain =
+        (struct kept_retain_params){.mode = (enum kept_retain)past->retain,
+                                    .budget_slots = past->budget.slots,
+                                    .budget_percent = (float)past->budget.percent,
+                                    .protect = count_of(&past->protect),
+                                    .sinks = count_of(&past->sinks),
+                                    .scorer = (enum kept_scorer)past->scorer,
+                                    .no_merge = past->merge != 0,
+                                    .positions = (enum kept_positions)past->positions,
+                                    .sidecar = engine->sidecar,
+                                    .assoc_slots = past->assoc_slots,
+                                    .assoc_keys = (enum kept_assoc_keys)past->assoc_keys,
+                                    .assoc_threshold = (float)past->assoc_threshold};
     if (past->assoc_slots)
         params->retain.assoc = past->assoc_form ? KEPT_ASSOC_PUBLISHED : KEPT_ASSOC_KEPT;
 }
@@ -131,13 +135,14 @@ json_t *cli_past_json(const struct cli_engine *engine)
         snprintf(budget, sizeof budget, "%u", past->budget.slots);
     else if (past->budget.given)
         snprintf(budget, sizeof budget, "%g%%", past->budget.percent);
-    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b, s:i, s:s, s:f}", "kv", kv, "retain",
+    return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b, s:i, s:s, s:s, s:f}", "kv", kv, "retain",
                      retain[past->retain], "retain_budget", budget, "scorer", scorers[past->scorer],
                      "merge", past->merge == 0, "positions",
                      past->positions ? "compact" : "absolute", "sidecar", engine->sidecar != NULL,
                      "assoc", (int)past->assoc_slots, "assoc_form",
-                     past->assoc_form ? "published" : "kept", "assoc_threshold",
-                     past->assoc_threshold != 0 ? past->assoc_threshold : 0.95);
+                     past->assoc_form ? "published" : "kept", "assoc_keys",
+                     past->assoc_form || past->assoc_keys ? "unrotated" : "rotated",
+                     "assoc_threshold", past->assoc_threshold != 0 ? past->assoc_threshold : 0.95);
 }
 
 void cli_past_notes(const struct cli_engine *engine)

@@ -19,7 +19,7 @@ void cli_past_params(const struct cli_engine *engine, struct kept_plan_params *p
 kept_status cli_past_plan_check(struct cli_engine *engine, uint32_t context,
                                 struct kept_error *err);
 /* The settings: kv, retain, retain_budget, protect, sinks, scorer, merge, positions, sidecar,
- * assoc, assoc_form, assoc_threshold. */
+ * assoc, assoc_form, assoc_keys, assoc_threshold. */
 json_t *cli_past_json(const struct cli_engine *engine);
 /* Notes on standard error: what the plan's settings cost, where that was measured. */
 void cli_past_notes(const struct cli_engine *engine);

@@ -39,6 +39,7 @@ struct cli_past {
     struct cli_budget budget;
     struct cli_number protect, sinks;
     uint32_t assoc_slots, assoc_form; /* 0: none; 0 kept, 1 published */
+    uint32_t assoc_keys;              /* enum kept_assoc_keys */
     double assoc_threshold;           /* 0: not given */
     const char *sidecar;
 };
