@@ -25,7 +25,10 @@ enum kept_slot_type { KEPT_SLOT_F16, KEPT_SLOT_Q8_0, KEPT_SLOT_Q4_0 };
 enum kept_retain {
     KEPT_RETAIN_FULL,   /* everything stays */
     KEPT_RETAIN_WINDOW, /* the first and the last tokens stay */
-    KEPT_RETAIN_SCORED  /* what is expected to be attended stays */
+    KEPT_RETAIN_SCORED, /* what is expected to be attended stays */
+    /* Full within the trained context. Past it something must go, and the plan decides: scored with
+     * compact positions, a quarter of the trained context as budget unless one is given. */
+    KEPT_RETAIN_AUTO
 };
 
 enum kept_scorer {

@@ -125,7 +125,7 @@ static void resolve_context(struct kept_plan *plan)
                params->retain.positions != KEPT_POSITIONS_COMPACT) {
         kept_plan_fail(plan, KEPT_E_ARGUMENT,
                        "a context of %u tokens is past the %u the model was trained for: give "
-                       "--positions compact with --retain for longer input",
+                       "--positions compact with --retain for longer input, or --retain auto",
                        params->context_tokens, trained);
     } else {
         kept_plan_choose(plan, "context", "asked for", "%u tokens", params->context_tokens);
@@ -139,6 +139,7 @@ static void resolve_params(struct kept_plan *plan, const struct kept_plan_params
 {
     struct kept_plan_params *params = &plan->params;
     *params = *given;
+    kept_plan_auto(plan);
     resolve_context(plan);
     bool asked = params->chunk_tokens != 0;
     if (!asked)

@@ -89,8 +89,7 @@ static void add_alternative(struct kept_plan *plan, uint32_t context, uint32_t c
 
 /* ---- keeping less ---- */
 
-/* The sidecar's report nearest to this share, as a sentence. */
-static void quality_of(const struct kept_plan *plan, uint32_t percent, char *text, size_t n)
+void kept_plan_quality(const struct kept_plan *plan, uint32_t percent, char *text, size_t n)
 {
     const kept_sidecar *sidecar = plan->params.retain.sidecar;
     struct kept_sidecar_report_info info;
@@ -131,7 +130,7 @@ static void add_lighter(struct kept_plan *plan)
             continue;
         kept_snprintf(change, sizeof change, "%s--retain scored --retain-budget %u%%", kv,
                       shares[i]);
-        quality_of(plan, shares[i], quality, sizeof quality);
+        kept_plan_quality(plan, shares[i], quality, sizeof quality);
         add_text(plan, change, total, quality);
         return;
     }

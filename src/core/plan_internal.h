@@ -179,6 +179,8 @@ struct kept_plan {
     uint32_t rope_hi_rows; /* rows of the coarse half of a table, the mean rotation's not counted */
     uint32_t rope_hi_bias; /* of them, rows of negative positions: compact keys are turned back */
     struct kept_retention retention;
+    const char *retain_why; /* why the past has a budget */
+    bool chose_retention;   /* because the plan decided it */
     uint32_t k_type, v_type; /* KEPT_FMT_… of stored keys and values */
     uint32_t *head_budgets;  /* [n_layers][n_kv] of the sidecar, or NULL */
     uint32_t heads;          /* region: heads tables of all budgeted layers, or KEPT_NO_REGION */
@@ -218,7 +220,9 @@ uint64_t kept_plan_align(const struct kept_plan *plan,
 void kept_plan_weights(struct kept_plan *plan); /* plan_weights.c: matrices, vectors, spans */
 void kept_plan_slots(
     struct kept_plan *plan); /* plan_slots.c: K and V of every layer, rope tables, step */
-void kept_plan_retention(struct kept_plan *plan); /* plan_retain.c: what was asked for, resolved */
+/* plan_retain.c: KEPT_RETAIN_AUTO becomes what it stands for; what was asked for, resolved. */
+void kept_plan_auto(struct kept_plan *plan);
+void kept_plan_retention(struct kept_plan *plan);
 /* plan_retain.c: the extents of a budgeted layer's heads; with all delays known its own regions;
  * then, when its K and V have regions too, what its maintenance calls name. */
 void kept_plan_extents(struct kept_plan *plan, uint32_t layer);

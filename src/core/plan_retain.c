@@ -12,10 +12,12 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "core/plan_fit.h"
 #include "core/sidecar_internal.h"
 
 #define DEFAULT_REFRESH   256u
 #define DEFAULT_THRESHOLD 0.95f /* cosine of tokens that are alike */
+#define AUTO_SHARE        4u    /* of the trained context, a quarter, when the plan decides */
 #define MAX_PROTECT       (1u << 20)
 /* Compact positions: what stays, at a refresh, of the weight of merged values. The model never saw
  * more than its trained context, so what lies far behind must not add up. */
@@ -136,13 +138,13 @@ static void say_retention(struct kept_plan *plan)
     const char *const scorers[] = {"expected attention", "gate", "key difference"};
     bool window = r->mode == KEPT_RETAIN_WINDOW;
     if (r->dms) {
-        kept_plan_choose(plan, "retention", "asked for", "up to %u slots per KV head of %u",
+        kept_plan_choose(plan, "retention", plan->retain_why, "up to %u slots per KV head of %u",
                          r->mean, r->past);
         kept_plan_choose(plan, "scorer", "the model was trained to decide what goes (DMS)",
                          "the model's own decisions, %u tokens later", r->window);
         return;
     }
-    kept_plan_choose(plan, "retention", "asked for", "%u slots per KV head of %u, by %s%s%s",
+    kept_plan_choose(plan, "retention", plan->retain_why, "%u slots per KV head of %u, by %s%s%s",
                      r->mean, r->past,
                      window                             ? "age"
                      : r->assoc == KEPT_ASSOC_PUBLISHED ? "last use"
@@ -160,6 +162,14 @@ static void say_retention(struct kept_plan *plan)
                 ? "the sidecar says what each head needs"
                 : "no sidecar: every head alike, which loses recall; kept fit makes one",
             "%s", uses_sidecar(plan) ? "per head" : "uniform");
+}
+
+static void say_quality(struct kept_plan *plan)
+{
+    const struct kept_retention *r = &plan->retention;
+    char text[128];
+    kept_plan_quality(plan, (uint32_t)(r->mean * 100ull / r->past), text, sizeof text);
+    kept_plan_choose(plan, "quality", "the sidecar, within the trained context", "%s", text);
 }
 
 static void check_gate(struct kept_plan *plan)
@@ -233,6 +243,32 @@ static void use_dms(struct kept_plan *plan)
     out->window = plan->shape->dms.window;
 }
 
+/* Past the trained context head budgets were better than anything else that was measured
+ * (docs/measuring.md), and no layer could see all of the past anyway. */
+void kept_plan_auto(struct kept_plan *plan)
+{
+    struct kept_retain_params *params = &plan->params.retain;
+    uint32_t trained = plan->shape->trained_context, slots = trained / AUTO_SHARE;
+    plan->retain_why = "asked for";
+    plan->chose_retention = false;
+    if (params->mode != KEPT_RETAIN_AUTO)
+        return;
+    params->mode = KEPT_RETAIN_FULL;
+    if (plan->params.calibrate_tokens || plan->params.context_tokens <= trained)
+        return;
+    params->positions = KEPT_POSITIONS_COMPACT;
+    if (params->assoc != KEPT_ASSOC_OFF && !params->budget_slots && !(params->budget_percent > 0))
+        return;
+    params->mode = KEPT_RETAIN_SCORED;
+    plan->retain_why = "input past the trained context; --retain says otherwise";
+    plan->chose_retention = true;
+    if (params->budget_slots || params->budget_percent > 0)
+        return;
+    uint32_t safe = safe_tokens(params->sinks, KEPT_DEFAULT_SINKS) +
+                    safe_tokens(params->protect, KEPT_DEFAULT_PROTECT);
+    params->budget_slots = slots > 2 * safe ? slots : 2 * safe;
+}
+
 void kept_plan_retention(struct kept_plan *plan)
 {
     const struct kept_retain_params *params = &plan->params.retain;
@@ -276,7 +312,9 @@ void kept_plan_retention(struct kept_plan *plan)
     out->on = has_global_layers(plan);
     if (out->on)
         say_retention(plan);
-    else
+    if (out->on && plan->chose_retention)
+        say_quality(plan);
+    if (!out->on)
         kept_plan_choose(plan, "retention", "every layer has a sliding window already", "full");
 }
 

@@ -37,6 +37,20 @@ kept("plan", LLAMA, "--device", "cpu", "--context", "512", *scored, "50%", "--sv
 check(path("plan.svg").read_text().count("256 slots</title>") == len([b for layer in half["heads"] for b in layer]),
       "the picture has a bar for each head")
 
+# Input past the trained context, and nothing said: the plan decides.
+LONG = ["plan", LLAMA, "--device", "cpu", "--context"]
+trained = int(kept_json("inspect", LLAMA)["metadata"]["llama.context_length"])
+check(kept_json(*LONG, str(trained))["retains"] is False, "everything stays within the trained context")
+long = kept_json(*LONG, str(trained * 4))
+asked = kept_json(*LONG, str(trained * 4), *scored, str(max(trained // 4, 264)), "--positions", "compact")
+check(long["retains"] and long["regions"] == asked["regions"], "past it a quarter of it stays")
+why = {c["what"]: c["why"] for c in long["choices"]}
+check("past the trained context" in why["retention"] and "quality" in why, f"and says so: {why}")
+less = kept_json(*LONG, str(trained * 4), "--retain-budget", "200")
+check(less["retains"] and less["kv_bytes"] < long["kv_bytes"], "with another budget")
+fails(2, *LONG, str(trained * 4), "--retain", "full", says=["past the", "--positions compact"])
+fails(2, *LONG, str(trained), "--retain-budget", "200", says=["--retain window"])
+
 # Running with them.
 plain = answer()
 check(plain["evicted"] == plain["merged"] == 0 and plain["kv_slots_live"] == plain["kv_tokens_seen"], "full keeps all")

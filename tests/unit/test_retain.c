@@ -400,6 +400,49 @@ static void compact_positions(void **state)
     run_close(&run);
 }
 
+/* Left to the plan: everything stays within the trained context; past it, what would be asked for. */
+static void the_plan_decides(void **state)
+{
+    (void)state;
+    struct kept_profile profile = run_profile(device);
+    struct kept_error err = {0};
+    struct run run = {.model = run_model(LLAMA)};
+    uint32_t trained = kept_model_info(run.model)->trained_context_tokens;
+    for (int i = 0; i < 5; i++) {
+        struct kept_plan_params ours = {.context_tokens = i == 0   ? 0
+                                                          : i == 1 ? trained
+                                                                   : trained * 3,
+                                        .retain = {.mode = KEPT_RETAIN_AUTO, .protect = 32}};
+        struct kept_plan_params same = ours;
+        if (i > 1)
+            same.retain.positions = KEPT_POSITIONS_COMPACT;
+        same.retain.mode = i > 1 ? KEPT_RETAIN_SCORED : KEPT_RETAIN_FULL;
+        same.retain.budget_slots = i < 2 ? 0 : trained / 4;
+        if (i == 3)
+            ours.retain.budget_slots = same.retain.budget_slots = 96;
+        if (i == 4) {
+            ours.retain.assoc = same.retain.assoc = KEPT_ASSOC_KEPT;
+            ours.retain.assoc_slots = same.retain.assoc_slots = 64;
+            same.retain.mode = KEPT_RETAIN_FULL;
+            same.retain.budget_slots = 0;
+        }
+        kept_plan *a = NULL, *b = NULL;
+        if (kept_plan_create(run.model, &profile, &ours, &a, &err) != KEPT_OK ||
+            kept_plan_create(run.model, &profile, &same, &b, &err) != KEPT_OK)
+            fail_msg("case %d: %s", i, err.message);
+        const struct kept_plan_info *x = kept_plan_info(a), *y = kept_plan_info(b);
+        assert_int_equal(x->retains, i > 1);
+        assert_int_equal(x->planned_bytes, y->planned_bytes);
+        assert_int_equal(x->slots, y->slots);
+        assert_int_equal(x->kv_bytes, y->kv_bytes);
+        assert_int_equal(x->scorer_bytes, y->scorer_bytes);
+        assert_int_equal(x->memory_slots, y->memory_slots);
+        kept_plan_destroy(&a);
+        kept_plan_destroy(&b);
+    }
+    kept_model_close(&run.model);
+}
+
 /* ---- a gate ---- */
 
 #define SIDECAR "test_retain.sidecar"
@@ -593,17 +636,12 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(off_means_off),
-        cmocka_unit_test(a_large_budget_is_full_retention),
-        cmocka_unit_test(chunks_do_not_matter),
-        cmocka_unit_test(the_window_and_the_sinks_stay),
-        cmocka_unit_test(going_back),
-        cmocka_unit_test(held_tokens),
-        cmocka_unit_test(held_in_a_block),
-        cmocka_unit_test(saved_and_loaded),
-        cmocka_unit_test(compact_positions),
-        cmocka_unit_test(a_gate_ranks),
-        cmocka_unit_test(options_that_are_refused),
+        cmocka_unit_test(off_means_off),        cmocka_unit_test(a_large_budget_is_full_retention),
+        cmocka_unit_test(chunks_do_not_matter), cmocka_unit_test(the_window_and_the_sinks_stay),
+        cmocka_unit_test(going_back),           cmocka_unit_test(held_tokens),
+        cmocka_unit_test(held_in_a_block),      cmocka_unit_test(saved_and_loaded),
+        cmocka_unit_test(compact_positions),    cmocka_unit_test(the_plan_decides),
+        cmocka_unit_test(a_gate_ranks),         cmocka_unit_test(options_that_are_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

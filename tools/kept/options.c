@@ -324,6 +324,7 @@ static void set_defaults(struct cli_settings *settings)
                               .top_p = 0.95,
                               .min_p = 0.05,
                               .repeat_penalty = 1.0,
+                              .past = {.retain = KEPT_RETAIN_AUTO},
                               .facts = {.scope = KEPT_FACTS_SCOPE, .payload = CLI_NO_LIMIT}};
 }
 

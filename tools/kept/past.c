@@ -24,22 +24,34 @@ char *cli_past_sidecar_path(const char *model)
     return path;
 }
 
-/* Whether heads compete for slots, so that a sidecar's budgets matter. */
-static bool is_scored(const struct cli_past *past)
+/* Past the trained context the plan decides, unless it was told. */
+static bool is_left_to_the_plan(const struct cli_engine *engine)
 {
-    return past->retain == KEPT_RETAIN_SCORED || past->assoc_slots != 0;
+    const struct cli_settings *settings = engine->settings;
+    return settings->past.retain == KEPT_RETAIN_AUTO &&
+           settings->context > kept_model_info(engine->model)->trained_context_tokens;
 }
 
-static kept_status check_options(const struct cli_settings *settings, struct kept_error *err)
+/* Whether heads compete for slots, so that a sidecar's budgets matter. */
+static bool is_scored(const struct cli_engine *engine)
 {
+    const struct cli_past *past = &engine->settings->past;
+    return past->retain == KEPT_RETAIN_SCORED || past->assoc_slots != 0 ||
+           is_left_to_the_plan(engine);
+}
+
+static kept_status check_options(const struct cli_engine *engine, struct kept_error *err)
+{
+    const struct cli_settings *settings = engine->settings;
     const struct cli_past *past = &settings->past;
+    bool full = past->retain == KEPT_RETAIN_FULL || past->retain == KEPT_RETAIN_AUTO;
     if (!past->assoc_slots && !settings->sweep &&
         (past->assoc_threshold != 0 || past->assoc_form || past->assoc_keys))
         return cli_fail(err, KEPT_E_ARGUMENT,
                         "--assoc-threshold, --assoc-form and --assoc-keys need --assoc");
     if (!past->assoc_slots && settings->memory_svg)
         return cli_fail(err, KEPT_E_ARGUMENT, "--memory-svg needs --assoc");
-    if (past->budget.given && past->retain == KEPT_RETAIN_FULL && !settings->sweep)
+    if (past->budget.given && full && !settings->sweep && !is_left_to_the_plan(engine))
         return cli_fail(err, KEPT_E_ARGUMENT,
                         "--retain-budget needs --retain window or --retain scored");
     return KEPT_OK;
@@ -55,7 +67,7 @@ static kept_status open_beside(struct cli_engine *engine, struct kept_error *err
     if (access(path, F_OK) == 0)
         status = kept_sidecar_open(path, engine->model, &engine->sidecar, err);
     free(path);
-    if (status != KEPT_OK && !is_scored(&settings->past)) {
+    if (status != KEPT_OK && !is_scored(engine)) {
         cli_note(settings, "not used: %s", err->message);
         status = KEPT_OK;
     }
@@ -65,7 +77,7 @@ static kept_status open_beside(struct cli_engine *engine, struct kept_error *err
 kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
 {
     const char *path = engine->settings->past.sidecar;
-    kept_status status = check_options(engine->settings, err);
+    kept_status status = check_options(engine, err);
     if (status != KEPT_OK || (path && strcmp(path, "none") == 0))
         return status;
     return path ? kept_sidecar_open(path, engine->model, &engine->sidecar, err)
@@ -75,7 +87,7 @@ kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
 kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err)
 {
     struct kept_session_stats stats;
-    bool used = is_scored(&engine->settings->past) || engine->settings->sweep;
+    bool used = is_scored(engine) || engine->settings->sweep;
     if (!engine->sidecar || !used)
         return KEPT_OK;
     uint64_t fitted = kept_sidecar_info(engine->sidecar)->model_hash;
@@ -125,9 +137,11 @@ kept_status cli_past_plan_check(struct cli_engine *engine, uint32_t context, str
 
 json_t *cli_past_json(const struct cli_engine *engine)
 {
-    static const char *const retain[] = {"full", "window", "scored"};
+    static const char *const retain[] = {"full", "window", "scored", "full"};
     static const char *const scorers[] = {"expected", "gate", "keydiff"};
     const struct cli_past *past = &engine->settings->past;
+    bool chosen = past->retain == KEPT_RETAIN_AUTO && engine->plan &&
+                  kept_plan_info(engine->plan)->retains && !past->assoc_slots;
     char kv[32], budget[32] = "";
     snprintf(kv, sizeof kv, "%s:%s", cli_slot_type_name((enum kept_slot_type)past->k_type),
              cli_slot_type_name((enum kept_slot_type)past->v_type));
@@ -136,10 +150,10 @@ json_t *cli_past_json(const struct cli_engine *engine)
     else if (past->budget.given)
         snprintf(budget, sizeof budget, "%g%%", past->budget.percent);
     return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b, s:i, s:s, s:s, s:f}", "kv", kv, "retain",
-                     retain[past->retain], "retain_budget", budget, "scorer", scorers[past->scorer],
-                     "merge", past->merge == 0, "positions",
-                     past->positions ? "compact" : "absolute", "sidecar", engine->sidecar != NULL,
-                     "assoc", (int)past->assoc_slots, "assoc_form",
+                     chosen ? "scored" : retain[past->retain], "retain_budget", budget, "scorer",
+                     scorers[past->scorer], "merge", past->merge == 0, "positions",
+                     past->positions || chosen ? "compact" : "absolute", "sidecar",
+                     engine->sidecar != NULL, "assoc", (int)past->assoc_slots, "assoc_form",
                      past->assoc_form ? "published" : "kept", "assoc_keys",
                      past->assoc_form || past->assoc_keys ? "unrotated" : "rotated",
                      "assoc_threshold", past->assoc_threshold != 0 ? past->assoc_threshold : 0.95);
@@ -153,8 +167,8 @@ void cli_past_notes(const struct cli_engine *engine)
         cli_note(settings,
                  "Keys of 4 bits cost models of this size about 3.5 %% of perplexity (measured on "
                  "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
-    if (settings->past.retain == KEPT_RETAIN_SCORED && kept_plan_info(engine->plan)->retains &&
-        !engine->sidecar)
+    if ((settings->past.retain == KEPT_RETAIN_SCORED || is_left_to_the_plan(engine)) &&
+        kept_plan_info(engine->plan)->retains && !settings->past.assoc_slots && !engine->sidecar)
         cli_note(
             settings,
             "There is no sidecar for this model, so every head gets the same budget. That loses "
