@@ -258,13 +258,14 @@ static void put_head_line(const struct record *r)
     const struct kept_rope *rope =
         &r->plan->shape->ropes[r->plan->shape->layers[r->layers[0].index].rope];
     fprintf(r->out,
-            "{\"published\": %d, \"unrotated\": %d, \"merge\": %d, \"threshold\": %.9g, \"sinks\": %u, \"window\": "
-            "%u, \"block\": %u, \"refresh\": %u, \"keep\": %.9g, \"blocks\": %u, \"n_head\": %u, "
+            "{\"published\": %d, \"unrotated\": %d, \"merge\": %d, \"threshold\": %.9g, "
+            "\"sinks\": %u, \"window\": %u, \"block\": %u, \"refresh\": %u, \"keep\": %.9g, "
+            "\"blocks\": %u, \"n_head\": %u, "
             "\"n_kv\": %u, \"d\": %u, \"n_rot\": %u, \"pairs\": %u, \"base\": %.17g, \"scale\": "
             "%.17g, \"q_scale\": %.9g, \"layers\": [",
-            t->assoc == KEPT_ASSOC_PUBLISHED, t->unrotated, t->merge, (double)t->threshold, t->sinks, t->window,
-            t->block, t->refresh, (double)t->keep, r->n_tokens / t->block, store->n_head,
-            store->n_kv, store->d, rope->n_rot, rope->pairs, rope->base, rope->scale,
+            t->assoc == KEPT_ASSOC_PUBLISHED, t->unrotated, t->merge, (double)t->threshold,
+            t->sinks, t->window, t->block, t->refresh, (double)t->keep, r->n_tokens / t->block,
+            store->n_head, store->n_kv, store->d, rope->n_rot, rope->pairs, rope->base, rope->scale,
             (double)store->q_scale);
     for (uint32_t i = 0; i < r->n_layers; i++) {
         store = store_of(r, &r->layers[i]);

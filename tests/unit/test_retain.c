@@ -400,7 +400,8 @@ static void compact_positions(void **state)
     run_close(&run);
 }
 
-/* Left to the plan: everything stays within the trained context; past it, what would be asked for. */
+/* Left to the plan: everything stays within the trained context; past it, what could be asked
+ * for. */
 static void the_plan_decides(void **state)
 {
     (void)state;
