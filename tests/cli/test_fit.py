@@ -71,6 +71,9 @@ weights[-40] ^= 1
 path("tuned.gguf").write_bytes(weights)
 fails(3, "run", path("tuned.gguf"), "--device", "cpu", "--raw", "-p", "a", *scored, "50%", "--sidecar",
       path("model.kept"), says=["other weights"])
+path("ids").write_text(" ".join(str(i % 200 + 3) for i in range(1000)))  # past the trained context, by its length alone
+fails(3, "eval", "logits", path("tuned.gguf"), "--device", "cpu", "--ids", path("ids"), "--out", path("logits"),
+      "--sidecar", path("model.kept"), says=["other weights"])
 for name, damage in [("cut", raw[:-5]), ("long", raw + b"x"), ("flip", raw[:99] + bytes([raw[99] ^ 1]) + raw[100:])]:
     path("bad.kept").write_bytes(damage)
     fails(3, *base, *scored, "50%", "--sidecar", path("bad.kept"), says=["bad.kept"])

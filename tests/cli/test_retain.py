@@ -51,6 +51,14 @@ check(less["retains"] and less["kv_bytes"] < long["kv_bytes"], "with another bud
 fails(2, *LONG, str(trained * 4), "--retain", "full", says=["past the", "--positions compact"])
 fails(2, *LONG, str(trained), "--retain-budget", "200", says=["--retain window"])
 
+setting = ("eval", "ppl", LLAMA, "--device", "cpu", "-f", path("text"), "--stream", "--context", str(trained * 4))
+path("text").write_text("The quick brown fox jumps over the lazy dog. " * 120)
+for more, retain in [((), "scored"), (("--assoc", "64"), "full"),
+                     (("--assoc", "64", "--retain-budget", "200"), "scored")]:
+    got = kept_json(*setting, *more)["setting"]
+    check(got["retain"] == retain and got["positions"] == "compact", f"eval says what the plan decided: {more} {got}")
+path("text").write_text("The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. " * 5)
+
 # Running with them.
 plain = answer()
 check(plain["evicted"] == plain["merged"] == 0 and plain["kv_slots_live"] == plain["kv_tokens_seen"], "full keeps all")

@@ -24,12 +24,21 @@ char *cli_past_sidecar_path(const char *model)
     return path;
 }
 
-/* Past the trained context the plan decides, unless it was told. */
+/* Past the trained context the plan decides, unless it was told: by --context, before there is a
+ * plan. */
 static bool is_left_to_the_plan(const struct cli_engine *engine)
 {
     const struct cli_settings *settings = engine->settings;
     return settings->past.retain == KEPT_RETAIN_AUTO &&
            settings->context > kept_model_info(engine->model)->trained_context_tokens;
+}
+
+/* The plan decided that the past has a budget; its context may be a text's length. */
+static bool plan_decided(const struct cli_engine *engine)
+{
+    const struct kept_plan_info *info = engine->plan ? kept_plan_info(engine->plan) : NULL;
+    return engine->settings->past.retain == KEPT_RETAIN_AUTO && info && info->retains &&
+           info->context_tokens > kept_model_info(engine->model)->trained_context_tokens;
 }
 
 /* Whether heads compete for slots, so that a sidecar's budgets matter. */
@@ -87,7 +96,7 @@ kept_status cli_past_open(struct cli_engine *engine, struct kept_error *err)
 kept_status cli_past_check(const struct cli_engine *engine, struct kept_error *err)
 {
     struct kept_session_stats stats;
-    bool used = is_scored(engine) || engine->settings->sweep;
+    bool used = is_scored(engine) || plan_decided(engine) || engine->settings->sweep;
     if (!engine->sidecar || !used)
         return KEPT_OK;
     uint64_t fitted = kept_sidecar_info(engine->sidecar)->model_hash;
@@ -140,8 +149,8 @@ json_t *cli_past_json(const struct cli_engine *engine)
     static const char *const retain[] = {"full", "window", "scored", "full"};
     static const char *const scorers[] = {"expected", "gate", "keydiff"};
     const struct cli_past *past = &engine->settings->past;
-    bool chosen = past->retain == KEPT_RETAIN_AUTO && engine->plan &&
-                  kept_plan_info(engine->plan)->retains && !past->assoc_slots;
+    bool decided = plan_decided(engine);
+    bool scored = decided && (!past->assoc_slots || past->budget.given);
     char kv[32], budget[32] = "";
     snprintf(kv, sizeof kv, "%s:%s", cli_slot_type_name((enum kept_slot_type)past->k_type),
              cli_slot_type_name((enum kept_slot_type)past->v_type));
@@ -150,9 +159,9 @@ json_t *cli_past_json(const struct cli_engine *engine)
     else if (past->budget.given)
         snprintf(budget, sizeof budget, "%g%%", past->budget.percent);
     return json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:b, s:i, s:s, s:s, s:f}", "kv", kv, "retain",
-                     chosen ? "scored" : retain[past->retain], "retain_budget", budget, "scorer",
+                     scored ? "scored" : retain[past->retain], "retain_budget", budget, "scorer",
                      scorers[past->scorer], "merge", past->merge == 0, "positions",
-                     past->positions || chosen ? "compact" : "absolute", "sidecar",
+                     past->positions || decided ? "compact" : "absolute", "sidecar",
                      engine->sidecar != NULL, "assoc", (int)past->assoc_slots, "assoc_form",
                      past->assoc_form ? "published" : "kept", "assoc_keys",
                      past->assoc_form || past->assoc_keys ? "unrotated" : "rotated",
@@ -167,7 +176,7 @@ void cli_past_notes(const struct cli_engine *engine)
         cli_note(settings,
                  "Keys of 4 bits cost models of this size about 3.5 %% of perplexity (measured on "
                  "SmolLM2-135M); --kv q8_0 or q8_0:q4_0 costs less than 1 %%.");
-    if ((settings->past.retain == KEPT_RETAIN_SCORED || is_left_to_the_plan(engine)) &&
+    if ((settings->past.retain == KEPT_RETAIN_SCORED || plan_decided(engine)) &&
         kept_plan_info(engine->plan)->retains && !settings->past.assoc_slots && !engine->sidecar)
         cli_note(
             settings,
