@@ -179,8 +179,7 @@ struct kept_plan {
     uint32_t rope_hi_rows; /* rows of the coarse half of a table, the mean rotation's not counted */
     uint32_t rope_hi_bias; /* of them, rows of negative positions: compact keys are turned back */
     struct kept_retention retention;
-    const char *retain_why; /* why the past has a budget */
-    bool chose_retention;   /* because the plan decided it */
+    bool chose_retention;    /* the plan decided that the past has a budget */
     uint32_t k_type, v_type; /* KEPT_FMT_… of stored keys and values */
     uint32_t *head_budgets;  /* [n_layers][n_kv] of the sidecar, or NULL */
     uint32_t heads;          /* region: heads tables of all budgeted layers, or KEPT_NO_REGION */

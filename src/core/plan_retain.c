@@ -137,15 +137,18 @@ static void say_retention(struct kept_plan *plan)
     const struct kept_retention *r = &plan->retention;
     const char *const scorers[] = {"expected attention", "gate", "key difference"};
     bool window = r->mode == KEPT_RETAIN_WINDOW;
+    const char *why = plan->chose_retention
+                          ? "input past the trained context; --retain says otherwise"
+                          : "asked for";
     if (r->dms) {
-        kept_plan_choose(plan, "retention", plan->retain_why, "up to %u slots per KV head of %u",
-                         r->mean, r->past);
+        kept_plan_choose(plan, "retention", why, "up to %u slots per KV head of %u", r->mean,
+                         r->past);
         kept_plan_choose(plan, "scorer", "the model was trained to decide what goes (DMS)",
                          "the model's own decisions, %u tokens later", r->window);
         return;
     }
-    kept_plan_choose(plan, "retention", plan->retain_why, "%u slots per KV head of %u, by %s%s%s",
-                     r->mean, r->past,
+    kept_plan_choose(plan, "retention", why, "%u slots per KV head of %u, by %s%s%s", r->mean,
+                     r->past,
                      window                             ? "age"
                      : r->assoc == KEPT_ASSOC_PUBLISHED ? "last use"
                                                         : scorers[r->scorer],
@@ -249,7 +252,6 @@ void kept_plan_auto(struct kept_plan *plan)
 {
     struct kept_retain_params *params = &plan->params.retain;
     uint32_t trained = plan->shape->trained_context, slots = trained / AUTO_SHARE;
-    plan->retain_why = "asked for";
     plan->chose_retention = false;
     if (params->mode != KEPT_RETAIN_AUTO)
         return;
@@ -260,7 +262,6 @@ void kept_plan_auto(struct kept_plan *plan)
     if (params->assoc != KEPT_ASSOC_OFF && !params->budget_slots && !(params->budget_percent > 0))
         return;
     params->mode = KEPT_RETAIN_SCORED;
-    plan->retain_why = "input past the trained context; --retain says otherwise";
     plan->chose_retention = true;
     if (params->budget_slots || params->budget_percent > 0)
         return;
